@@ -1,0 +1,109 @@
+/*
+ * Files that appear complete or not at all.  The order of the steps is the promise: the bytes are
+ * durable before the name points to them, and the name is durable before commit returns.
+ */
+#include "common/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+
+static int open_folder(struct atomic_file *f, const char *path, struct ferry_error *err)
+{
+    CLEANUP_FREE char *for_dir = strdup(path);
+    CLEANUP_FREE char *for_base = strdup(path);
+
+    if (!for_dir || !for_base || !(f->path = strdup(path)))
+        return ferry_fail(err, -ENOMEM, path, "out of memory");
+    const char *folder = dirname(for_dir);
+    const char *base = basename(for_base);
+    if (!strcmp(base, ".") || !strcmp(base, "..") || !strcmp(base, "/") || !strcmp(base, ""))
+        return ferry_fail(err, -EISDIR, path, "is not the name of a file");
+    f->dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (f->dir_fd < 0)
+        return ferry_fail_sys(err, -errno, folder, "cannot open the folder");
+    if (!(f->name = strdup(base)))
+        return ferry_fail(err, -ENOMEM, path, "out of memory");
+    return 0;
+}
+
+static int open_temporary(struct atomic_file *f, struct ferry_error *err)
+{
+    uint64_t random;
+
+    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+        return ferry_fail_sys(err, -errno, f->path, "cannot choose a temporary name");
+    if (asprintf(&f->temp, ".%.200s.%016llx.tmp", f->name, (unsigned long long)random) < 0) {
+        f->temp = NULL;
+        return ferry_fail(err, -ENOMEM, f->path, "out of memory");
+    }
+    f->fd = openat(f->dir_fd, f->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (f->fd < 0) {
+        int error = -errno;
+        free(take_ptr(&f->temp)); /* nothing to unlink */
+        return ferry_fail_sys(err, error, f->path, "cannot create");
+    }
+    return 0;
+}
+
+int atomic_file_open(struct atomic_file *f, const char *path, struct ferry_error *err)
+{
+    *f = ATOMIC_FILE_NONE;
+    int error = open_folder(f, path, err);
+    if (!error)
+        error = open_temporary(f, err);
+    if (error)
+        atomic_file_abandon(f);
+    return error;
+}
+
+int atomic_file_commit(struct atomic_file *f, struct ferry_error *err)
+{
+    int error = 0;
+
+    if (fsync(f->fd))
+        error = ferry_fail_sys(err, -errno, f->path, "cannot make the file durable");
+    else if (renameat(f->dir_fd, f->temp, f->dir_fd, f->name))
+        error = ferry_fail_sys(err, -errno, f->path, "cannot give the file its name");
+    else {
+        free(take_ptr(&f->temp));
+        if (fsync(f->dir_fd))
+            error = ferry_fail_sys(err, -errno, f->path, "cannot make the folder durable");
+    }
+    atomic_file_abandon(f);
+    return error;
+}
+
+void atomic_file_abandon(struct atomic_file *f)
+{
+    if (f->temp)
+        unlinkat(f->dir_fd, f->temp, 0);
+    if (f->fd >= 0)
+        close(f->fd);
+    if (f->dir_fd >= 0)
+        close(f->dir_fd);
+    free(f->name);
+    free(f->temp);
+    free(f->path);
+    *f = ATOMIC_FILE_NONE;
+}
+
+int atomic_file_write(const char *path, const void *data, size_t size, struct ferry_error *err)
+{
+    CLEANUP(atomic_file_abandon) struct atomic_file f = ATOMIC_FILE_NONE;
+
+    int error = atomic_file_open(&f, path, err);
+    if (error)
+        return error;
+    error = write_all(f.fd, data, size);
+    if (error)
+        return ferry_fail_sys(err, error, path, "cannot write");
+    return atomic_file_commit(&f, err);
+}

@@ -1,0 +1,90 @@
+/* XXH3-64 from libxxhash, SHA-256 from OpenSSL. */
+#include "common/hash.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+#include <xxhash.h>
+
+uint64_t xxh3(const void *data, size_t size)
+{
+    return XXH3_64bits(data, size);
+}
+
+/* struct sha256 is OpenSSL's digest context under another name: nothing else to keep. */
+static EVP_MD_CTX *context_of(struct sha256 *s)
+{
+    return (EVP_MD_CTX *)s;
+}
+
+struct sha256 *sha256_new(void)
+{
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+
+    if (context && !EVP_DigestInit_ex(context, EVP_sha256(), NULL)) {
+        EVP_MD_CTX_free(context);
+        context = NULL;
+    }
+    return (struct sha256 *)context;
+}
+
+void sha256_update(struct sha256 *s, const void *data, size_t size)
+{
+    EVP_DigestUpdate(context_of(s), data, size);
+}
+
+void sha256_final(struct sha256 *s, uint8_t out[SHA256_BYTES])
+{
+    EVP_DigestFinal_ex(context_of(s), out, NULL);
+    sha256_free(s);
+}
+
+void sha256_free(struct sha256 *s)
+{
+    EVP_MD_CTX_free(context_of(s));
+}
+
+void sha256(const void *data, size_t size, uint8_t out[SHA256_BYTES])
+{
+    EVP_Digest(data, size, out, NULL, EVP_sha256(), NULL);
+}
+
+char *hex_encode(const void *data, size_t size, char *text)
+{
+    static const char digits[] = "0123456789abcdef";
+    const uint8_t *bytes = data;
+
+    for (size_t i = 0; i < size; i++) {
+        text[2 * i] = digits[bytes[i] >> 4];
+        text[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    text[2 * size] = 0;
+    return text;
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+int hex_decode(const char *text, void *data, size_t size)
+{
+    uint8_t *bytes = data;
+
+    if (strlen(text) != 2 * size)
+        return -EINVAL;
+    for (size_t i = 0; i < size; i++) {
+        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return -EINVAL;
+        bytes[i] = (uint8_t)(high << 4 | low);
+    }
+    return 0;
+}

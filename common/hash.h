@@ -1,0 +1,24 @@
+/* The two sums of DESIGN 6: XXH3-64 against accident, SHA-256 as identity. */
+#ifndef FERRY_COMMON_HASH_H
+#define FERRY_COMMON_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SHA256_BYTES 32
+
+uint64_t xxh3(const void *data, size_t size); /* XXH3-64, seed 0 (xxHash 0.8) */
+
+struct sha256;                   /* an incremental sum */
+struct sha256 *sha256_new(void); /* NULL: out of memory */
+void sha256_update(struct sha256 *s, const void *data, size_t size);
+void sha256_final(struct sha256 *s, uint8_t out[SHA256_BYTES]); /* frees s */
+void sha256_free(struct sha256 *s); /* an unfinished one; NULL is fine */
+void sha256(const void *data, size_t size, uint8_t out[SHA256_BYTES]);
+
+/* Lower-case hexadecimal; text holds 2 * size + 1 bytes.  Returns text. */
+char *hex_encode(const void *data, size_t size, char *text);
+/* Exactly 2 * size digits; -EINVAL otherwise. */
+int hex_decode(const char *text, void *data, size_t size);
+
+#endif

@@ -1,0 +1,53 @@
+/*
+ * Every number that comes from outside (guest, stream, file, command line) meets one of these
+ * before it sizes an allocation or bounds a loop.  Units are in the names.
+ */
+#ifndef FERRY_COMMON_LIMITS_H
+#define FERRY_COMMON_LIMITS_H
+
+#include <stdint.h>
+
+#define KIB (UINT64_C(1) << 10)
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+#define TIB (UINT64_C(1) << 40)
+
+/* The machine */
+#define LIMIT_NAME_BYTES        63 /* of a machine or device, without the terminator */
+#define LIMIT_VCPUS             64
+#define LIMIT_MEMORY_MIN_BYTES  (8 * MIB)
+#define LIMIT_MEMORY_BYTES      (1 * TIB)
+#define LIMIT_DISKS             16
+#define LIMIT_DISK_BYTES        (64 * TIB)
+#define LIMIT_DISK_SERIAL_BYTES 20 /* virtio 1.2, 5.2.6.1: the ID string */
+#define LIMIT_CPUID_ENTRIES     256
+#define LIMIT_MSRS              512
+#define LIMIT_CMDLINE_BYTES     2048 /* COMMAND_LINE_SIZE of Linux on x86 */
+#define LIMIT_KERNEL_BYTES      (1 * GIB)
+#define LIMIT_INITRD_BYTES      (2 * GIB)
+#define LIMIT_PATH_BYTES        4096
+#define LIMIT_VIRTQUEUE_SIZE    256
+#define LIMIT_CHAIN_DESCRIPTORS 256        /* descriptors in one chain */
+#define LIMIT_BLK_REQUEST_BYTES (64 * MIB) /* data of one virtio-blk request */
+#define LIMIT_BLK_SEGMENTS      256        /* ranges of one discard or write-zeroes request */
+
+/* State sections */
+#define LIMIT_SECTION_BYTES (4 * MIB)  /* one device's or vCPU's saved state */
+#define LIMIT_SECTIONS      1024       /* state sections of one machine */
+#define LIMIT_STATE_FIELDS  128        /* fields of one table */
+#define LIMIT_STATE_DEPTH   4          /* nesting of tables */
+#define LIMIT_STATE_BYTES   (64 * MIB) /* all state of one machine */
+
+/* Images */
+#define LIMIT_CHUNK_MIN_BYTES (4 * KIB)
+#define LIMIT_CHUNK_BYTES     (4 * MIB)
+#define LIMIT_MANIFEST_BYTES  (1 * MIB)
+#define LIMIT_JSON_DEPTH      32
+
+/* Streams */
+#define LIMIT_FRAME_BYTES        (4 * MIB) /* payload of one frame on the wire */
+#define LIMIT_CONTROL_LINE_BYTES (1 * MIB) /* one JSON line on the control socket */
+#define LIMIT_CONTROL_CLIENTS    32
+#define LIMIT_WORKERS            64
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * The ferry image as its users see it; FORMAT.md has the bytes.
+ *
+ * An image is a manifest (JSON), state sections (opaque bytes, named and versioned) and data
+ * sections (RAM, disks) cut into chunks.  Written in one pass without seeking, read in one pass,
+ * and known to be complete only at its end.
+ */
+#ifndef FERRY_IMAGEFMT_IMAGE_H
+#define FERRY_IMAGEFMT_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/hash.h"
+#include "common/limits.h"
+
+#define IMAGE_VERSION          1u
+#define IMAGE_RAM_CHUNK_BYTES  (64 * KIB)
+#define IMAGE_DISK_CHUNK_BYTES (256 * KIB)
+
+enum image_section_kind { IMAGE_STATE = 1, IMAGE_RAM = 2, IMAGE_DISK = 3 };
+
+struct image_writer;
+
+struct image_writer_options {
+    int level;        /* zstd level; 0: the default */
+    unsigned workers; /* compressing threads; 0: one a CPU */
+};
+
+/* Bytes go to fd in order (pipe or file); not closed.  The manifest is written first. */
+int image_writer_create(int fd, const struct image_writer_options *options, const char *manifest,
+                        size_t manifest_size, struct image_writer **out, struct ferry_error *err);
+/* A state section; bytes are copied. */
+int image_writer_state(struct image_writer *w, const char *name, uint16_t version, const void *data,
+                       size_t size, struct ferry_error *err);
+/* A data section of size bytes follows: begin, any number of ascending chunks, end. */
+int image_writer_begin(struct image_writer *w, enum image_section_kind kind, const char *name,
+                       uint64_t size, uint32_t chunk_bytes, struct ferry_error *err);
+/* Content of chunk `index` (chunk_bytes, the last one may be short).  Zero content is found here
+ * and stored as nothing; chunks left out are zero.  data is copied before the call returns. */
+int image_writer_chunk(struct image_writer *w, uint64_t index, const void *data,
+                       struct ferry_error *err);
+int image_writer_end(struct image_writer *w, struct ferry_error *err);
+/* Index, root and footer.  root: SHA-256 identity of the content.  After it only destroy. */
+int image_writer_finish(struct image_writer *w, uint8_t root[SHA256_BYTES],
+                        struct ferry_error *err);
+uint64_t image_writer_bytes(const struct image_writer *w);         /* written so far */
+uint64_t image_writer_content_bytes(const struct image_writer *w); /* of data that is not zero */
+void image_writer_destroy(struct image_writer *w);                 /* NULL is fine */
+
+struct image_reader;
+
+struct image_section {
+    enum image_section_kind kind;
+    char name[LIMIT_NAME_BYTES + 1];
+    uint16_t version;     /* state sections */
+    uint64_t size;        /* state: bytes; data: size of the RAM or disk */
+    uint32_t chunk_bytes; /* data sections */
+};
+
+/* What a sequential read meets, in the order of the file.  Any callback may be NULL. */
+struct image_visitor {
+    int (*manifest)(void *opaque, const char *json, size_t size, struct ferry_error *err);
+    int (*state)(void *opaque, const struct image_section *section, const uint8_t *data,
+                 struct ferry_error *err);
+    int (*begin)(void *opaque, const struct image_section *section, struct ferry_error *err);
+    /* Content of one stored chunk at byte `offset` of the section.  Chunks come in order, from one
+     * thread; both sums have been checked. */
+    int (*chunk)(void *opaque, const struct image_section *section, uint64_t offset,
+                 const uint8_t *data, size_t size, struct ferry_error *err);
+    int (*end)(void *opaque, const struct image_section *section, struct ferry_error *err);
+    /* Bytes read of the file so far, for progress. */
+    void (*progress)(void *opaque, uint64_t bytes);
+};
+
+struct image_summary {
+    uint32_t version;
+    uint64_t bytes;         /* of the file */
+    uint64_t content_bytes; /* of stored chunks, inflated */
+    uint64_t stored_bytes;  /* of stored chunks, as stored */
+    uint64_t chunks;
+    uint8_t root[SHA256_BYTES];
+};
+
+/*
+ * Read the image from fd (pipe or file) to its end: check every sum, call the visitor, compare the
+ * index, the root and the footer.  Anything wrong is FERRY_REFUSED with the name of what is
+ * damaged, and nobody may use what the visitor got unless this returns 0.
+ */
+int image_read(int fd, const char *about, unsigned workers, const struct image_visitor *visitor,
+               void *opaque, struct image_summary *summary, struct ferry_error *err);
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * What a virtual disk stands on.  vmm/backend/raw_file.c implements it; snapshot/ will bring a
+ * disk on an image.  All calls of one backend come from one thread at a time.
+ */
+#ifndef FERRY_VMM_BLOCK_H
+#define FERRY_VMM_BLOCK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "common/error.h"
+
+struct block;
+
+struct block_ops {
+    /* Whole transfers within the size; 0 or a negative errno. */
+    int (*read)(struct block *block, const struct iovec *iov, int count, uint64_t offset);
+    int (*write)(struct block *block, const struct iovec *iov, int count, uint64_t offset);
+    int (*flush)(struct block *block); /* durable when it returns 0 */
+    int (*discard)(struct block *block, uint64_t offset, uint64_t size);
+    int (*write_zeroes)(struct block *block, uint64_t offset, uint64_t size, bool may_unmap);
+    /* The next run that may hold data at or after *start: 1 and [*start, *end), or 0. */
+    int (*next_data)(struct block *block, uint64_t *start, uint64_t *end);
+    /* Give up ownership: flush, close, unlock.  The block can then only be activated or closed. */
+    int (*release)(struct block *block, struct ferry_error *err);
+    /* Take (again) ownership: open, lock, check the size.  A locked disk is -EBUSY, refused. */
+    int (*activate)(struct block *block, struct ferry_error *err);
+    void (*close)(struct block *block); /* frees it */
+};
+
+struct block {
+    const struct block_ops *ops;
+    uint64_t size_bytes; /* a multiple of 512 */
+    bool readonly;
+    bool active; /* owned: open and locked */
+};
+
+/* A raw file or block device.  It is looked at (exists, size) but neither kept open nor locked
+ * until block->ops->activate.  expect_bytes: refuse another size, 0: any. */
+int raw_file_open(const char *path, bool readonly, uint64_t expect_bytes, struct block **out,
+                  struct ferry_error *err);
+
+#endif
