@@ -36,9 +36,13 @@ struct block {
     bool active; /* owned: open and locked */
 };
 
-/* A raw file or block device.  It is looked at (exists, size) but neither kept open nor locked
- * until block->ops->activate.  expect_bytes: refuse another size, 0: any. */
-int raw_file_open(const char *path, bool readonly, uint64_t expect_bytes, struct block **out,
-                  struct ferry_error *err);
+/*
+ * A raw file or block device at path.  It is only looked at: neither kept open nor locked until
+ * ops->activate.  expect_bytes: refuse another size; 0: any (a multiple of 512).  If it is not
+ * there yet: -ENOENT, or with expect_bytes and absent_ok a block that activates once the file is
+ * there.
+ */
+int raw_file_open(const char *path, bool readonly, uint64_t expect_bytes, bool absent_ok,
+                  struct block **out, struct ferry_error *err);
 
 #endif

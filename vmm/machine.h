@@ -31,8 +31,8 @@ enum machine_event {
 /* What belongs to this host: never taken from a file or a stream (DESIGN 4). */
 struct machine_host {
     const struct log *log;
-    int serial_in;                    /* fd that COM1 reads, -1: none.  Not owned. */
-    int serial_out;                   /* fd that COM1 writes, -1: none.  Not owned. */
+    /* Bytes the guest wrote to COM1, from a vCPU thread; NULL: dropped. */
+    void (*serial_output)(void *opaque, const uint8_t *data, size_t size);
     struct block *disks[LIMIT_DISKS]; /* by disk_config order; owned by the machine from create */
     void (*event)(void *opaque, enum machine_event event);
     void *opaque;
@@ -79,6 +79,8 @@ uint64_t machine_paused_at_ns(const struct machine *machine);
 uint64_t machine_resumed_at_ns(const struct machine *machine); /* 0 until it has happened */
 const struct ferry_error *machine_failure(const struct machine *machine);
 
+/* Bytes typed on COM1.  Any thread.  Returns how many fit into its FIFO; offer the rest later. */
+size_t machine_serial_input(struct machine *machine, const uint8_t *data, size_t size);
 /* Press the ACPI power button; the guest may or may not act on it. */
 void machine_power_button(struct machine *machine);
 /* From the guest's reset event: back to the state before boot (devices, vCPUs); disks stay owned.
