@@ -9,9 +9,11 @@
 #define LAYOUT_GDT        0x00000500 /* of the boot protocols */
 #define LAYOUT_START_INFO 0x00006000 /* hvm_start_info and what it points to */
 #define LAYOUT_ZERO_PAGE  0x00007000 /* boot_params of bzImage */
+#define LAYOUT_PAGE_TABLE 0x00009000 /* six pages: identity map of 4 GiB for a 64-bit entry */
 #define LAYOUT_CMDLINE    0x00020000
 #define LAYOUT_EBDA       0x0009fc00 /* end of conventional RAM as told to the guest */
 #define LAYOUT_ACPI       0x000e0000 /* RSDP first, then all tables; reserved for the guest */
+#define LAYOUT_VMGENID    0x000ff000 /* last page of the ACPI area: 16 bytes (device/vmgenid.c) */
 #define LAYOUT_ACPI_END   0x00100000
 #define LAYOUT_KERNEL     0x00100000
 
@@ -22,7 +24,6 @@
 #define LAYOUT_ECAM_SIZE     0x00100000
 #define LAYOUT_IOAPIC        0xfec00000
 #define LAYOUT_LAPIC         0xfee00000
-#define LAYOUT_VMGENID       0xfed10000 /* one page, its own KVM slot (device/vmgenid.c) */
 #define LAYOUT_IDENTITY_MAP  0xfffbc000 /* KVM_SET_IDENTITY_MAP_ADDR, one page */
 #define LAYOUT_TSS           0xfffbd000 /* KVM_SET_TSS_ADDR, three pages */
 
@@ -30,7 +31,7 @@
 #define PORT_SERIAL0     0x3f8 /* 8 ports */
 #define PORT_RTC         0x70  /* 2 ports */
 #define PORT_I8042       0x60  /* 0x60 and 0x64: reset only */
-#define PORT_RESET       0xcf9 /* FADT RESET_REG, within the PCI ports */
+#define PORT_RESET       0xcf9 /* FADT RESET_REG: 0x06 resets; pci.c has it, among its ports */
 #define PORT_PCI_ADDRESS 0xcf8
 #define PORT_PCI_DATA    0xcfc
 #define PORT_PM_EVENT    0x600 /* PM1a event block, 4 ports */
