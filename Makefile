@@ -77,7 +77,7 @@ format:
 	clang-format -i $(ALL_SRCS) $(ALL_HDRS)
 
 lint: compile_commands.json
-	tools/lint $(ALL_SRCS) $(ALL_HDRS)
+	@tools/lint $(ALL_SRCS) $(ALL_HDRS)
 
 install: all
 	install -D -m 755 $(O)/ferry $(DESTDIR)$(PREFIX)/bin/ferry
