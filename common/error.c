@@ -7,6 +7,9 @@
 #include <string.h>
 
 static int fill(struct ferry_error *err, enum ferry_error_kind kind, int code, const char *about,
+                const char *fmt, va_list args) __attribute__((format(printf, 5, 0)));
+
+static int fill(struct ferry_error *err, enum ferry_error_kind kind, int code, const char *about,
                 const char *fmt, va_list args)
 {
     if (err) {
