@@ -20,7 +20,9 @@ int serial_create(const struct platform *platform, struct device **out, struct f
 size_t serial_input(struct device *device, const uint8_t *data, size_t size);
 /*
  * Call room(opaque) whenever the guest has made room again after serial_input took less than it
- * was given: from a vCPU thread, without locks held.  NULL: nobody.  Set before the vCPUs run.
+ * was given: from a vCPU thread inside the device's lock, so it may only pass the word on
+ * (loop_post, eventfd) and, like serial_output, not call serial_input.  NULL: nobody.  Set before
+ * the vCPUs run.
  */
 void serial_on_room(struct device *device, void (*room)(void *opaque), void *opaque);
 
