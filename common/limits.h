@@ -25,6 +25,8 @@
 #define LIMIT_CMDLINE_BYTES     2048 /* COMMAND_LINE_SIZE of Linux on x86 */
 #define LIMIT_KERNEL_BYTES      (1 * GIB)
 #define LIMIT_INITRD_BYTES      (2 * GIB)
+#define LIMIT_ELF_SEGMENTS      64         /* program headers of a kernel */
+#define LIMIT_ELF_NOTES_BYTES   (64 * KIB) /* of one PT_NOTE segment */
 #define LIMIT_PATH_BYTES        4096
 #define LIMIT_VIRTQUEUE_SIZE    256
 #define LIMIT_CHAIN_DESCRIPTORS 256        /* descriptors in one chain */
