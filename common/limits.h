@@ -45,6 +45,7 @@
 #define LIMIT_CHUNK_BYTES     (4 * MIB)
 #define LIMIT_MANIFEST_BYTES  (1 * MIB)
 #define LIMIT_JSON_DEPTH      32
+#define LIMIT_IN_FLIGHT_BYTES (64 * MIB) /* chunks being coded at one time */
 
 /* Streams */
 #define LIMIT_FRAME_BYTES        (4 * MIB) /* payload of one frame on the wire */

@@ -25,17 +25,28 @@ enum image_section_kind { IMAGE_STATE = 1, IMAGE_RAM = 2, IMAGE_DISK = 3 };
 struct image_writer;
 
 struct image_writer_options {
-    int level;        /* zstd level; 0: the default */
+    int level;        /* zstd level IMAGE_LEVEL_MIN..IMAGE_LEVEL_MAX; 0: the default */
     unsigned workers; /* compressing threads; 0: one a CPU */
 };
 
-/* Bytes go to fd in order (pipe or file); not closed.  The manifest is written first. */
+#define IMAGE_LEVEL_MIN     (-50) /* negative: faster than 1 */
+#define IMAGE_LEVEL_MAX     19
+#define IMAGE_LEVEL_DEFAULT 1
+
+/*
+ * Bytes go to fd in order (pipe or file); not closed.  The manifest is written first.  The bytes
+ * depend on content and level only, never on the number of workers.  Memory: four chunks a worker,
+ * twice (content and stored), at most LIMIT_IN_FLIGHT_BYTES, and 24 bytes for 1024 chunks written.
+ * After an error of any call the image is lost: only destroy is of use then.  Writing to a pipe
+ * that nobody reads raises SIGPIPE unless the program ignores it.
+ */
 int image_writer_create(int fd, const struct image_writer_options *options, const char *manifest,
                         size_t manifest_size, struct image_writer **out, struct ferry_error *err);
-/* A state section; bytes are copied. */
+/* A state section, not within a data section. */
 int image_writer_state(struct image_writer *w, const char *name, uint16_t version, const void *data,
                        size_t size, struct ferry_error *err);
-/* A data section of size bytes follows: begin, any number of ascending chunks, end. */
+/* A data section of size bytes follows: begin, any number of ascending chunks, end.  chunk_bytes: a
+ * power of two, LIMIT_CHUNK_MIN_BYTES to LIMIT_CHUNK_BYTES. */
 int image_writer_begin(struct image_writer *w, enum image_section_kind kind, const char *name,
                        uint64_t size, uint32_t chunk_bytes, struct ferry_error *err);
 /* Content of chunk `index` (chunk_bytes, the last one may be short).  Zero content is found here
@@ -43,21 +54,24 @@ int image_writer_begin(struct image_writer *w, enum image_section_kind kind, con
 int image_writer_chunk(struct image_writer *w, uint64_t index, const void *data,
                        struct ferry_error *err);
 int image_writer_end(struct image_writer *w, struct ferry_error *err);
-/* Index, root and footer.  root: SHA-256 identity of the content.  After it only destroy. */
+/* Index, root and footer.  root: SHA-256 identity of the content (FORMAT.md), may be NULL.  The
+ * bytes have been written when it returns, but not made durable.  After it only destroy. */
 int image_writer_finish(struct image_writer *w, uint8_t root[SHA256_BYTES],
                         struct ferry_error *err);
 uint64_t image_writer_bytes(const struct image_writer *w);         /* written so far */
 uint64_t image_writer_content_bytes(const struct image_writer *w); /* of data that is not zero */
 void image_writer_destroy(struct image_writer *w);                 /* NULL is fine */
 
-struct image_reader;
-
 struct image_section {
     enum image_section_kind kind;
-    char name[LIMIT_NAME_BYTES + 1];
-    uint16_t version;     /* state sections */
-    uint64_t size;        /* state: bytes; data: size of the RAM or disk */
-    uint32_t chunk_bytes; /* data sections */
+    char name[LIMIT_NAME_BYTES + 1]; /* 1.. of [A-Za-z0-9._-], unique in the image */
+    uint16_t version;                /* state sections; else 0 */
+    uint64_t size;                   /* state: bytes; data: size of the RAM or disk */
+    uint32_t chunk_bytes;            /* data sections: a power of two; else 0 */
+    /* Data sections; known when the section has ended, else 0. */
+    uint64_t chunks;        /* stored ones */
+    uint64_t content_bytes; /* of stored chunks, inflated */
+    uint64_t stored_bytes;  /* of stored chunks, as stored */
 };
 
 /* What a sequential read meets, in the order of the file.  Any callback may be NULL. */

@@ -1,0 +1,51 @@
+/*
+ * Chunks on their way through the decoding workers, handed on in the order they came.  Private to
+ * imagefmt/.
+ */
+#ifndef FERRY_IMAGEFMT_DECODE_H
+#define FERRY_IMAGEFMT_DECODE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/hash.h"
+#include "common/pool.h"
+
+typedef struct ZSTD_DCtx_s ZSTD_DCtx;
+
+/* One chunk: what its record says, and then its content. */
+struct decode_slot {
+    struct pool_task task;
+    uint64_t index;
+    uint32_t content_bytes;
+    uint32_t stored_bytes;
+    uint64_t sum;
+    uint8_t digest[SHA256_BYTES];
+    uint8_t *stored;    /* room for STORED_LIMIT(chunk_bytes) */
+    uint8_t *content;   /* room for chunk_bytes */
+    const char *damage; /* after decode_wait: what is wrong, NULL: nothing */
+    uint32_t room;      /* the rest is decode.c's */
+    ZSTD_DCtx *zstd;
+};
+
+struct decode {
+    struct pool *pool;
+    struct decode_slot *slots;
+    unsigned slot_count, slots_used, oldest, busy;
+    uint32_t chunk_bytes;
+};
+
+int decode_open(struct decode *d, unsigned workers, struct ferry_error *err);
+void decode_close(struct decode *d); /* waits for chunks in work */
+/* Chunks of at most chunk_bytes (within the limits) follow.  None may be in work. */
+void decode_begin(struct decode *d, uint32_t chunk_bytes);
+/* True when the oldest chunk has to be taken out (decode_wait) before the next can come in. */
+bool decode_full(const struct decode *d);
+/* A free slot, to be filled and submitted.  -ENOMEM. */
+int decode_slot(struct decode *d, struct decode_slot **slot);
+void decode_submit(struct decode *d, struct decode_slot *slot);
+/* The oldest chunk, decoded, taken out of the ring; NULL: none is in work. */
+struct decode_slot *decode_wait(struct decode *d);
+
+#endif

@@ -1,0 +1,204 @@
+/* Buffered input, and records out of it: length within the limit, sum, place, then meaning. */
+#include "imagefmt/input.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "imagefmt/format.h"
+
+#define BUFFER_BYTES (256 * KIB)
+
+int input_open(struct input *in, int fd, const char *about, struct ferry_error *err)
+{
+    *in = (struct input){.fd = fd, .about = about, .record = writer_init(RECORD_LIMIT_BYTES)};
+    in->buffer = malloc(BUFFER_BYTES);
+    return in->buffer ? 0 : ferry_fail(err, -ENOMEM, about, "out of memory");
+}
+
+void input_close(struct input *in)
+{
+    free(in->buffer);
+    writer_free(&in->record);
+}
+
+/* Read once into data: the count, 0 at the end, or a negative errno. */
+static ssize_t read_some(int fd, void *data, size_t size)
+{
+    ssize_t got;
+
+    do
+        got = read(fd, data, size);
+    while (got < 0 && errno == EINTR);
+    return got < 0 ? -errno : got;
+}
+
+/* Up to size bytes at data; how many is 0 only at the end. */
+static ssize_t input_some(struct input *in, uint8_t *data, size_t size)
+{
+    if (in->start == in->end && size >= BUFFER_BYTES)
+        return read_some(in->fd, data, size);
+    if (in->start == in->end) {
+        ssize_t got = read_some(in->fd, in->buffer, BUFFER_BYTES);
+        if (got <= 0)
+            return got;
+        in->start = 0;
+        in->end = (size_t)got;
+    }
+    size_t part = in->end - in->start < size ? in->end - in->start : size;
+    memcpy(data, in->buffer + in->start, part);
+    in->start += part;
+    return (ssize_t)part;
+}
+
+int input_read(struct input *in, void *data, size_t size, struct ferry_error *err)
+{
+    uint8_t *to = data;
+
+    while (size) {
+        ssize_t got = input_some(in, to, size);
+        if (got < 0)
+            return ferry_fail_sys(err, (int)got, in->about, "cannot read the image");
+        if (!got)
+            return ferry_refuse(err, -EBADMSG, in->about,
+                                "ends early, after %" PRIu64 " bytes: the image is incomplete",
+                                in->position);
+        in->position += (uint64_t)got;
+        to += got;
+        size -= (size_t)got;
+    }
+    return 0;
+}
+
+int input_expect_end(struct input *in, struct ferry_error *err)
+{
+    uint8_t byte;
+    ssize_t got = input_some(in, &byte, 1);
+
+    if (got < 0)
+        return ferry_fail_sys(err, (int)got, in->about, "cannot read the image");
+    if (got)
+        return ferry_refuse(err, -EBADMSG, in->about,
+                            "has more bytes behind its end at byte %" PRIu64, in->position);
+    return 0;
+}
+
+/* The printable name at the end of a damaged record's fixed part, or "". */
+static void damaged_name(struct reader *r, size_t size, char name[LIMIT_NAME_BYTES + 1])
+{
+    const uint8_t *text = size <= LIMIT_NAME_BYTES ? reader_take(r, size) : NULL;
+
+    for (size_t i = 0; text && i < size; i++)
+        name[i] = text[i] > ' ' && text[i] < 0x7f ? (char)text[i] : '?';
+    name[text ? size : 0] = 0;
+}
+
+/* What a record with a wrong sum was about, as far as it still says so. */
+static void describe_damaged(uint32_t tag, struct reader *body, char *text, size_t size)
+{
+    char name[LIMIT_NAME_BYTES + 1];
+
+    switch ((enum record_tag)tag) {
+    case RECORD_HEADER:
+        snprintf(text, size, "the header");
+        return;
+    case RECORD_MANIFEST:
+        snprintf(text, size, "the manifest");
+        return;
+    case RECORD_STATE:
+        reader_take(body, 7);
+        damaged_name(body, reader_u8(body), name);
+        snprintf(text, size, "section %s", name);
+        return;
+    case RECORD_DATA:
+        reader_take(body, 7);
+        uint8_t name_bytes = reader_u8(body);
+        reader_take(body, 12);
+        damaged_name(body, name_bytes, name);
+        snprintf(text, size, "the head of section %s", name);
+        return;
+    case RECORD_CHUNK:
+        reader_take(body, 8);
+        snprintf(text, size, "the head of chunk %" PRIu64, reader_u64(body));
+        return;
+    case RECORD_PAGE:
+    case RECORD_INDEX:
+        snprintf(text, size, "the index");
+        return;
+    case RECORD_END:
+        snprintf(text, size, "the end of a section");
+        return;
+    case RECORD_ROOT:
+        snprintf(text, size, "the section table");
+        return;
+    case RECORD_FOOTER:
+        snprintf(text, size, "the footer");
+        return;
+    }
+    snprintf(text, size, "a record");
+}
+
+static int refuse_damaged(struct input *in, const struct record *record, const char *why,
+                          struct ferry_error *err)
+{
+    char text[128];
+    struct reader body = record->body;
+
+    describe_damaged(record->tag, &body, text, sizeof(text));
+    return ferry_refuse(err, -EBADMSG, in->about, "%s is damaged: %s (at byte %" PRIu64 ")", text,
+                        why, record->offset);
+}
+
+/* Magic and length, which are all that is believed before the sum has been checked. */
+static int read_frame_head(struct input *in, uint64_t offset, uint32_t *length,
+                           struct ferry_error *err)
+{
+    uint8_t head[RECORD_FRAME_BYTES];
+
+    int error = input_read(in, head, sizeof(head), err);
+    if (error)
+        return error;
+    struct reader r = reader_init(head, sizeof(head));
+    uint32_t magic = reader_u32(&r);
+    *length = reader_u32(&r);
+    if (magic != RECORD_MAGIC)
+        return offset ? ferry_refuse(err, -EBADMSG, in->about,
+                                     "is damaged: no record where one belongs, at byte %" PRIu64,
+                                     offset)
+                      : ferry_refuse(err, -EBADMSG, in->about, "is not a ferry image");
+    if (*length < RECORD_HEAD_BYTES - RECORD_FRAME_BYTES + RECORD_SUM_BYTES ||
+        *length > RECORD_LIMIT_BYTES - RECORD_FRAME_BYTES)
+        return ferry_refuse(err, -EBADMSG, in->about,
+                            "is damaged: a record of impossible length at byte %" PRIu64, offset);
+    writer_reset(&in->record);
+    writer_copy(&in->record, head, sizeof(head));
+    return 0;
+}
+
+int input_record(struct input *in, struct record *record, struct ferry_error *err)
+{
+    uint32_t length;
+
+    record->offset = in->position;
+    int error = read_frame_head(in, record->offset, &length, err);
+    if (error)
+        return error;
+    uint8_t *rest = writer_grow(&in->record, length);
+    if (!rest)
+        return ferry_fail(err, -ENOMEM, in->about, "out of memory");
+    error = input_read(in, rest, length, err);
+    if (error)
+        return error;
+    struct reader r = reader_init(rest, length);
+    record->tag = reader_u32(&r);
+    uint64_t offset = reader_u64(&r);
+    record->body = reader_sub(&r, reader_left(&r) - RECORD_SUM_BYTES);
+    if (reader_u64(&r) != xxh3(in->record.data, in->record.size - RECORD_SUM_BYTES))
+        return refuse_damaged(in, record, "its bytes do not match their sum", err);
+    if (offset != record->offset)
+        return refuse_damaged(in, record, "it belongs elsewhere in the image", err);
+    return 0;
+}

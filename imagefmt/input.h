@@ -1,0 +1,38 @@
+/*
+ * The reader's lower half: bytes from a pipe or file, and whole records whose sum and place have
+ * been checked.  Private to imagefmt/.
+ */
+#ifndef FERRY_IMAGEFMT_INPUT_H
+#define FERRY_IMAGEFMT_INPUT_H
+
+#include "common/bytes.h"
+#include "common/error.h"
+
+struct input {
+    int fd;
+    const char *about; /* the image, for messages */
+    uint64_t position; /* bytes handed out */
+    uint8_t *buffer;
+    size_t start, end; /* of what is read but not handed out */
+    struct writer record;
+};
+
+struct record {
+    uint32_t tag;
+    uint64_t offset; /* where it starts */
+    struct reader body;
+};
+
+int input_open(struct input *in, int fd, const char *about, struct ferry_error *err);
+void input_close(struct input *in); /* not the fd */
+/* Exactly size bytes; an image that ends before is refused. */
+int input_read(struct input *in, void *data, size_t size, struct ferry_error *err);
+/* Refuses anything that follows. */
+int input_expect_end(struct input *in, struct ferry_error *err);
+/*
+ * The next record; the body is valid until the next call.  A sum or place that does not match is
+ * refused; as the tag and the names in it cannot be trusted then, they only name the damage.
+ */
+int input_record(struct input *in, struct record *record, struct ferry_error *err);
+
+#endif

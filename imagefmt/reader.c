@@ -1,0 +1,506 @@
+/*
+ * The sequential reader: a table says which record may come in which phase and who takes it; what
+ * sums the image up (pages, index, section table, footer) is made anew from what was met and must
+ * equal the file's bytes.
+ *
+ *     HEADER MANIFEST (STATE | DATA (CHUNK | PAGE)* END)* INDEX* ROOT FOOTER, and nothing more
+ */
+#include "imagefmt/image.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/units.h"
+#include "imagefmt/decode.h"
+#include "imagefmt/format.h"
+#include "imagefmt/input.h"
+#include "imagefmt/table.h"
+
+enum phase {
+    IN_HEADER = 1,
+    IN_MANIFEST = 2,
+    IN_SECTIONS = 4,
+    IN_DATA = 8,
+    IN_INDEX = 16,
+    IN_FOOTER = 32,
+    COMPLETE = 64,
+};
+
+struct image_reader {
+    struct input in;
+    struct decode decode;
+    const struct image_visitor *visitor;
+    void *opaque;
+    enum phase phase;
+    struct table table;
+    struct sha256 *digest; /* of the open section */
+    struct writer page;    /* entries that the next page must have */
+    uint64_t next_index;
+    uint64_t page_first;
+    uint32_t page_count;
+    bool page_last; /* a page that is not full must be the section's last */
+    /* The index as it must be and as it was read: 24 bytes for 1024 chunks could still grow without
+     * a bound over a pipe, so only their sums are kept. */
+    struct sha256 *index_met, *index_read;
+    uint64_t index_entries, index_offset, root_offset;
+    uint8_t root[SHA256_BYTES];
+    struct writer expected; /* scratch: the body that a record must have */
+    struct image_summary summary;
+};
+
+static int refuse_section(struct image_reader *r, const char *name, const char *why,
+                          struct ferry_error *err)
+{
+    return ferry_refuse(err, -EBADMSG, r->in.about, "section %s %s", name, why);
+}
+
+static int refuse(struct image_reader *r, const char *what, const char *why,
+                  struct ferry_error *err)
+{
+    return ferry_refuse(err, -EBADMSG, r->in.about, "%s is damaged: %s", what, why);
+}
+
+static int no_memory(struct image_reader *r, struct ferry_error *err)
+{
+    return ferry_fail(err, -ENOMEM, r->in.about, "out of memory");
+}
+
+/* "RAM at 0x1230000", "disk vda at 12.5 MiB (byte 13107200)" */
+static int refuse_chunk(struct image_reader *r, uint64_t index, const char *why,
+                        struct ferry_error *err)
+{
+    const struct image_section *section = &table_last(&r->table)->section;
+    uint64_t offset = index * section->chunk_bytes;
+    char where[160], size[32];
+
+    if (section->kind == IMAGE_RAM)
+        snprintf(where, sizeof(where), "RAM at 0x%" PRIx64, offset);
+    else
+        snprintf(where, sizeof(where), "disk %s at %s (byte %" PRIu64 ")", section->name,
+                 format_size(offset, size, sizeof(size)), offset);
+    return refuse(r, where, why, err);
+}
+
+static bool body_equals(const struct reader *body, const struct writer *expected)
+{
+    struct reader copy = *body;
+    size_t size = reader_left(&copy);
+
+    return size == expected->size && !memcmp(reader_take(&copy, size), expected->data, size);
+}
+
+/* Hand the oldest chunk in work to the visitor. */
+static int deliver_oldest(struct image_reader *r, struct ferry_error *err)
+{
+    const struct image_section *section = &table_last(&r->table)->section;
+    const struct decode_slot *slot = decode_wait(&r->decode);
+
+    if (slot->damage)
+        return refuse_chunk(r, slot->index, slot->damage, err);
+    if (!r->visitor->chunk)
+        return 0;
+    return r->visitor->chunk(r->opaque, section, slot->index * section->chunk_bytes, slot->content,
+                             slot->content_bytes, err);
+}
+
+static int deliver_all(struct image_reader *r, struct ferry_error *err)
+{
+    int error = 0;
+
+    while (!error && r->decode.busy)
+        error = deliver_oldest(r, err);
+    return error;
+}
+
+static int on_header(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    struct reader *body = &record->body;
+    const uint8_t *magic = reader_take(body, HEADER_MAGIC_BYTES);
+    uint32_t version = reader_u32(body);
+    uint32_t flags = reader_u32(body);
+
+    if (body->error || memcmp(magic, HEADER_MAGIC, HEADER_MAGIC_BYTES))
+        return ferry_refuse(err, -EBADMSG, r->in.about, "is not a ferry image");
+    if (version > IMAGE_VERSION)
+        return ferry_refuse(err, -ENOTSUP, r->in.about,
+                            "version %" PRIu32 " is newer than this ferry (reads up to %u)",
+                            version, IMAGE_VERSION);
+    if (!version || reader_left(body))
+        return refuse(r, "the header", "no such version", err);
+    if (flags)
+        return ferry_refuse(err, -ENOTSUP, r->in.about,
+                            "needs features that this ferry does not have (flags 0x%" PRIx32 ")",
+                            flags);
+    r->summary.version = version;
+    r->phase = IN_MANIFEST;
+    return 0;
+}
+
+static int on_manifest(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    struct reader *body = &record->body;
+    size_t size = reader_left(body);
+    const uint8_t *json = reader_take(body, size);
+
+    if (size > LIMIT_MANIFEST_BYTES)
+        return refuse(r, "the manifest", "it is larger than a manifest may be", err);
+    r->table.manifest_offset = record->offset;
+    r->table.manifest_size = size;
+    sha256(json, size, r->table.manifest_digest);
+    r->phase = IN_SECTIONS;
+    if (!r->visitor->manifest)
+        return 0;
+    return r->visitor->manifest(r->opaque, (const char *)json, size, err);
+}
+
+static bool read_name(struct reader *body, uint8_t size, struct image_section *section)
+{
+    const uint8_t *name = size <= LIMIT_NAME_BYTES ? reader_take(body, size) : NULL;
+
+    if (!name || memchr(name, 0, size))
+        return false;
+    memcpy(section->name, name, size);
+    return true;
+}
+
+static int add_section(struct image_reader *r, const struct image_section *section, uint32_t number,
+                       uint64_t offset, struct ferry_error *err)
+{
+    const char *reason;
+
+    if (number != r->table.count)
+        return refuse_section(r, section->name, "is not at its place", err);
+    int error = table_add(&r->table, section, offset, &reason);
+    if (error == -ENOMEM)
+        return no_memory(r, err);
+    if (!error)
+        return 0;
+    /* The name has not been looked at yet: a bad one is not to be printed. */
+    char about[96];
+    snprintf(about, sizeof(about), "number %" PRIu32, number);
+    bool named = section_name_valid(section->name);
+    return refuse_section(r, named ? section->name : about, reason, err);
+}
+
+static int on_state(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    struct reader *body = &record->body;
+    struct image_section section = {.kind = IMAGE_STATE};
+
+    uint32_t number = reader_u32(body);
+    section.version = reader_u16(body);
+    uint8_t zero = reader_u8(body);
+    if (!read_name(body, reader_u8(body), &section) || zero)
+        return refuse(r, "a state section", "its head makes no sense", err);
+    section.size = reader_left(body);
+    int error = add_section(r, &section, number, record->offset, err);
+    if (error)
+        return error;
+    const uint8_t *data = reader_take(body, section.size);
+    sha256(data, section.size, table_last(&r->table)->digest);
+    return r->visitor->state ? r->visitor->state(r->opaque, &section, data, err) : 0;
+}
+
+static int on_data(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    struct reader *body = &record->body;
+    struct image_section section = {0};
+
+    uint32_t number = reader_u32(body);
+    section.kind = reader_u8(body);
+    uint16_t zero = reader_u16(body);
+    uint8_t name_bytes = reader_u8(body);
+    section.chunk_bytes = reader_u32(body);
+    section.size = reader_u64(body);
+    if (!read_name(body, name_bytes, &section) || zero || reader_left(body) ||
+        section.kind == IMAGE_STATE)
+        return refuse(r, "a data section", "its head makes no sense", err);
+    int error = add_section(r, &section, number, record->offset, err);
+    if (error)
+        return error;
+    if (!(r->digest = sha256_new()))
+        return no_memory(r, err);
+    r->phase = IN_DATA;
+    r->next_index = 0;
+    r->page_last = false;
+    decode_begin(&r->decode, section.chunk_bytes);
+    return r->visitor->begin ? r->visitor->begin(r->opaque, &section, err) : 0;
+}
+
+/* The numbers of a chunk's head, all but its sums. */
+static const char *wrong_with_chunk(const struct image_reader *r, uint32_t number, uint32_t codec,
+                                    const struct decode_slot *head)
+{
+    const struct table_entry *entry = &r->table.entries[r->table.count - 1];
+    uint32_t size = section_chunk_bytes(&entry->section, head->index);
+
+    if (number != r->table.count - 1)
+        return "it belongs to another section";
+    if (r->page_count == PAGE_CHUNKS || r->page_last)
+        return "its index page is missing";
+    if (!size)
+        return "it lies behind the end of its section";
+    if (head->index < r->next_index)
+        return "it is out of order";
+    if (codec != CODEC_ZSTD)
+        return "its codec is unknown";
+    if (head->content_bytes != size)
+        return "its content has an impossible size";
+    if (!head->stored_bytes || head->stored_bytes > STORED_LIMIT(size))
+        return "its stored bytes have an impossible size";
+    return NULL;
+}
+
+static void note_chunk(struct image_reader *r, const struct decode_slot *head, uint64_t offset)
+{
+    struct image_section *section = &table_last(&r->table)->section;
+
+    if (!r->page_count++)
+        r->page_first = head->index;
+    r->next_index = head->index + 1;
+    page_entry(&r->page, head->index, offset, head->stored_bytes, head->digest);
+    digest_chunk(r->digest, head->index, head->digest);
+    section->chunks++;
+    section->content_bytes += head->content_bytes;
+    section->stored_bytes += head->stored_bytes;
+}
+
+/* A chunk in work may turn out damaged before the place where reading failed: that comes first. */
+static int earlier_damage(struct image_reader *r, int error, struct ferry_error *err)
+{
+    const struct decode_slot *slot;
+
+    while ((slot = decode_wait(&r->decode)))
+        if (slot->damage)
+            return refuse_chunk(r, slot->index, slot->damage, err);
+    return error;
+}
+
+static int on_chunk(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    struct reader *body = &record->body;
+    struct decode_slot head = {0}, *slot;
+
+    uint32_t number = reader_u32(body);
+    uint32_t codec = reader_u32(body);
+    head.index = reader_u64(body);
+    head.content_bytes = reader_u32(body);
+    head.stored_bytes = reader_u32(body);
+    head.sum = reader_u64(body);
+    reader_copy(body, head.digest, SHA256_BYTES);
+    if (body->error || reader_left(body))
+        return refuse(r, "the head of a chunk", "it has an impossible length", err);
+    const char *wrong = wrong_with_chunk(r, number, codec, &head);
+    if (wrong)
+        return refuse_chunk(r, head.index, wrong, err);
+    int error = decode_full(&r->decode) ? deliver_oldest(r, err) : 0;
+    if (error)
+        return error;
+    if (decode_slot(&r->decode, &slot))
+        return no_memory(r, err);
+    slot->index = head.index;
+    slot->content_bytes = head.content_bytes;
+    slot->stored_bytes = head.stored_bytes;
+    slot->sum = head.sum;
+    memcpy(slot->digest, head.digest, SHA256_BYTES);
+    error = input_read(&r->in, slot->stored, slot->stored_bytes, err);
+    if (error)
+        return earlier_damage(r, error, err);
+    decode_submit(&r->decode, slot);
+    note_chunk(r, &head, record->offset);
+    return r->page.error ? no_memory(r, err) : 0;
+}
+
+static int on_page(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    writer_reset(&r->expected);
+    writer_u32(&r->expected, r->table.count - 1);
+    writer_u32(&r->expected, r->page_count);
+    writer_copy(&r->expected, r->page.data, r->page.size);
+    if (r->expected.error)
+        return no_memory(r, err);
+    if (!r->page_count || !body_equals(&record->body, &r->expected))
+        return refuse(r, "the index", "a page does not match the chunks before it", err);
+    writer_reset(&r->expected);
+    index_entry(&r->expected, r->table.count - 1, r->page_count, r->page_first, record->offset);
+    sha256_update(r->index_met, r->expected.data, r->expected.size);
+    r->page_last = r->page_count < PAGE_CHUNKS;
+    r->page_count = 0;
+    writer_reset(&r->page);
+    r->table.pages++;
+    return 0;
+}
+
+static int on_end(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    struct table_entry *entry = table_last(&r->table);
+
+    int error = deliver_all(r, err);
+    if (error)
+        return error;
+    sha256_final(take_ptr(&r->digest), entry->digest);
+    writer_reset(&r->expected);
+    table_end_body(&r->table, &r->expected);
+    if (r->expected.error)
+        return no_memory(r, err);
+    if (r->page_count || !body_equals(&record->body, &r->expected))
+        return refuse_section(r, entry->section.name, "does not match what its end says of it",
+                              err);
+    r->summary.chunks += entry->section.chunks;
+    r->summary.content_bytes += entry->section.content_bytes;
+    r->summary.stored_bytes += entry->section.stored_bytes;
+    r->phase = IN_SECTIONS;
+    return r->visitor->end ? r->visitor->end(r->opaque, &entry->section, err) : 0;
+}
+
+static int on_index(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    struct reader *body = &record->body;
+    uint32_t count = reader_u32(body);
+    size_t size = reader_left(body);
+
+    if (!count || count > INDEX_ENTRIES || size != count * INDEX_ENTRY_BYTES ||
+        r->index_entries % INDEX_ENTRIES)
+        return refuse(r, "the index", "it has an impossible length", err);
+    if (!r->index_offset)
+        r->index_offset = record->offset;
+    r->index_entries += count;
+    sha256_update(r->index_read, reader_take(body, size), size);
+    r->phase = IN_INDEX;
+    return 0;
+}
+
+static bool index_matches(struct image_reader *r)
+{
+    uint8_t met[SHA256_BYTES], read[SHA256_BYTES];
+
+    sha256_final(take_ptr(&r->index_met), met);
+    sha256_final(take_ptr(&r->index_read), read);
+    return r->index_entries == r->table.pages && !memcmp(met, read, sizeof(met));
+}
+
+static int on_root(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    if (!index_matches(r))
+        return refuse(r, "the index", "it does not match the chunks of the image", err);
+    if (!r->index_offset)
+        r->index_offset = record->offset;
+    r->root_offset = record->offset;
+    writer_reset(&r->expected);
+    if (table_root(&r->table, r->root))
+        return no_memory(r, err);
+    table_root_body(&r->table, r->root, &r->expected);
+    if (r->expected.error)
+        return no_memory(r, err);
+    if (!body_equals(&record->body, &r->expected))
+        return refuse(r, "the section table", "it does not match the content of the image", err);
+    r->phase = IN_FOOTER;
+    return 0;
+}
+
+static int on_footer(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    writer_reset(&r->expected);
+    table_footer_body(&r->table, r->index_offset, r->root_offset, r->in.position, r->root,
+                      &r->expected);
+    if (r->expected.error)
+        return no_memory(r, err);
+    if (!body_equals(&record->body, &r->expected))
+        return refuse(r, "the footer", "it does not match the image before it", err);
+    r->phase = COMPLETE;
+    return 0;
+}
+
+static const struct rule {
+    enum record_tag tag;
+    unsigned phases; /* in which it may come */
+    int (*take)(struct image_reader *r, struct record *record, struct ferry_error *err);
+} rules[] = {
+    {RECORD_HEADER, IN_HEADER, on_header},
+    {RECORD_MANIFEST, IN_MANIFEST, on_manifest},
+    {RECORD_STATE, IN_SECTIONS, on_state},
+    {RECORD_DATA, IN_SECTIONS, on_data},
+    {RECORD_CHUNK, IN_DATA, on_chunk},
+    {RECORD_PAGE, IN_DATA, on_page},
+    {RECORD_END, IN_DATA, on_end},
+    {RECORD_INDEX, IN_SECTIONS | IN_INDEX, on_index},
+    {RECORD_ROOT, IN_SECTIONS | IN_INDEX, on_root},
+    {RECORD_FOOTER, IN_FOOTER, on_footer},
+};
+
+static int take_record(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++)
+        if (rules[i].tag == record->tag && rules[i].phases & r->phase)
+            return rules[i].take(r, record, err);
+    if (r->phase == IN_HEADER)
+        return ferry_refuse(err, -EBADMSG, r->in.about, "is not a ferry image");
+    return ferry_refuse(err, -EBADMSG, r->in.about,
+                        "is damaged: a record at byte %" PRIu64 " is out of place", record->offset);
+}
+
+static int read_image(struct image_reader *r, struct ferry_error *err)
+{
+    struct record record;
+
+    while (r->phase != COMPLETE) {
+        int error = input_record(&r->in, &record, err);
+        if (error)
+            return earlier_damage(r, error, err);
+        error = take_record(r, &record, err);
+        if (error)
+            return error;
+        if (r->visitor->progress)
+            r->visitor->progress(r->opaque, r->in.position);
+    }
+    return input_expect_end(&r->in, err);
+}
+
+static int reader_open(struct image_reader *r, int fd, const char *about, unsigned workers,
+                       struct ferry_error *err)
+{
+    r->phase = IN_HEADER;
+    r->page = writer_init(RECORD_LIMIT_BYTES);
+    r->expected = writer_init(RECORD_LIMIT_BYTES);
+    int error = input_open(&r->in, fd, about, err);
+    if (!error)
+        error = decode_open(&r->decode, workers, err);
+    if (error)
+        return error;
+    r->index_met = sha256_new();
+    r->index_read = sha256_new();
+    return r->index_met && r->index_read ? 0 : no_memory(r, err);
+}
+
+static void reader_close(struct image_reader *r)
+{
+    decode_close(&r->decode);
+    input_close(&r->in);
+    table_free(&r->table);
+    sha256_free(r->digest);
+    sha256_free(r->index_met);
+    sha256_free(r->index_read);
+    writer_free(&r->page);
+    writer_free(&r->expected);
+}
+
+int image_read(int fd, const char *about, unsigned workers, const struct image_visitor *visitor,
+               void *opaque, struct image_summary *summary, struct ferry_error *err)
+{
+    static const struct image_visitor nobody;
+    CLEANUP(reader_close)
+    struct image_reader r = {.visitor = visitor ? visitor : &nobody, .opaque = opaque};
+
+    int error = reader_open(&r, fd, about, workers, err);
+    if (!error)
+        error = read_image(&r, err);
+    if (error || !summary)
+        return error;
+    *summary = r.summary;
+    summary->bytes = r.in.position;
+    memcpy(summary->root, r.root, SHA256_BYTES);
+    return 0;
+}

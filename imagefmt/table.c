@@ -1,0 +1,209 @@
+/* The section table: rules, and the bytes that sum an image up; see table.h. */
+#include "imagefmt/table.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "imagefmt/format.h"
+
+void table_free(struct table *table)
+{
+    free(table->entries);
+    *table = (struct table){0};
+}
+
+struct table_entry *table_last(struct table *table)
+{
+    return &table->entries[table->count - 1];
+}
+
+uint32_t section_chunk_bytes(const struct image_section *section, uint64_t index)
+{
+    if (index >= section->size / section->chunk_bytes + !!(section->size % section->chunk_bytes))
+        return 0;
+    uint64_t left = section->size - index * section->chunk_bytes;
+    return left < section->chunk_bytes ? (uint32_t)left : section->chunk_bytes;
+}
+
+bool section_name_valid(const char *name)
+{
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t size = strnlen(name, LIMIT_NAME_BYTES + 1);
+
+    return size && size <= LIMIT_NAME_BYTES && strspn(name, letters) == size;
+}
+
+static bool name_taken(const struct table *table, const char *name)
+{
+    for (uint32_t i = 0; i < table->count; i++)
+        if (!strcmp(table->entries[i].section.name, name))
+            return true;
+    return false;
+}
+
+static const char *wrong_with_state(const struct table *table, const struct image_section *section)
+{
+    if (section->chunk_bytes)
+        return "is a state section with chunks";
+    if (section->size > LIMIT_SECTION_BYTES)
+        return "is larger than a state section may be";
+    if (table->states == LIMIT_SECTIONS)
+        return "is one state section too many";
+    if (section->size > LIMIT_STATE_BYTES - table->state_bytes)
+        return "brings more state than a machine may have";
+    return NULL;
+}
+
+static const char *wrong_with_data(const struct table *table, const struct image_section *section)
+{
+    bool ram = section->kind == IMAGE_RAM;
+    uint32_t chunk = section->chunk_bytes;
+
+    if (section->version)
+        return "is a data section with a version";
+    if (chunk < LIMIT_CHUNK_MIN_BYTES || chunk > LIMIT_CHUNK_BYTES || (chunk & (chunk - 1)))
+        return "has a chunk size that is not a power of two from 4 KiB to 4 MiB";
+    if (section->size > (ram ? LIMIT_MEMORY_BYTES : LIMIT_DISK_BYTES))
+        return ram ? "is larger than RAM may be" : "is larger than a disk may be";
+    if (ram ? table->rams == 1 : table->disks == LIMIT_DISKS)
+        return ram ? "is a second RAM" : "is one disk too many";
+    return NULL;
+}
+
+static const char *wrong_with(const struct table *table, const struct image_section *section)
+{
+    if (!section_name_valid(section->name))
+        return "has an invalid name";
+    if (name_taken(table, section->name))
+        return "is there twice";
+    switch (section->kind) {
+    case IMAGE_STATE:
+        return wrong_with_state(table, section);
+    case IMAGE_RAM:
+    case IMAGE_DISK:
+        return wrong_with_data(table, section);
+    }
+    return "is of an unknown kind";
+}
+
+int table_add(struct table *table, const struct image_section *section, uint64_t offset,
+              const char **reason)
+{
+    if ((*reason = wrong_with(table, section)))
+        return -EINVAL;
+    if (table->count == table->capacity) {
+        uint32_t capacity = table->capacity ? table->capacity * 2 : 32;
+        struct table_entry *grown = realloc(table->entries, capacity * sizeof(*grown));
+        *reason = "out of memory";
+        if (!grown)
+            return -ENOMEM;
+        table->entries = grown;
+        table->capacity = capacity;
+    }
+    table->entries[table->count++] =
+        (struct table_entry){.section = *section, .offset = offset, .first_page = table->pages};
+    table->states += section->kind == IMAGE_STATE;
+    table->rams += section->kind == IMAGE_RAM;
+    table->disks += section->kind == IMAGE_DISK;
+    if (section->kind == IMAGE_STATE)
+        table->state_bytes += section->size;
+    return 0;
+}
+
+/* What every digest and table says of a section, first of all. */
+static void describe(struct writer *out, const struct table_entry *entry)
+{
+    const struct image_section *section = &entry->section;
+    size_t name_bytes = strlen(section->name);
+
+    writer_u8(out, (uint8_t)section->kind);
+    writer_u8(out, (uint8_t)name_bytes);
+    writer_u16(out, section->version);
+    writer_u32(out, section->chunk_bytes);
+    writer_u64(out, section->size);
+    writer_copy(out, section->name, name_bytes);
+    writer_copy(out, entry->digest, SHA256_BYTES);
+}
+
+int table_root(const struct table *table, uint8_t root[SHA256_BYTES])
+{
+    CLEANUP(writer_free) struct writer text = writer_init(LIMIT_SECTION_BYTES);
+
+    writer_copy(&text, table->manifest_digest, SHA256_BYTES);
+    writer_u32(&text, table->count);
+    for (uint32_t i = 0; i < table->count; i++)
+        describe(&text, &table->entries[i]);
+    if (!text.error)
+        sha256(text.data, text.size, root);
+    return text.error;
+}
+
+void table_root_body(const struct table *table, const uint8_t root[SHA256_BYTES],
+                     struct writer *out)
+{
+    writer_u64(out, table->manifest_offset);
+    writer_u64(out, table->manifest_size);
+    writer_copy(out, table->manifest_digest, SHA256_BYTES);
+    writer_u32(out, table->count);
+    for (uint32_t i = 0; i < table->count; i++) {
+        const struct table_entry *entry = &table->entries[i];
+        describe(out, entry);
+        writer_u64(out, entry->offset);
+        writer_u64(out, entry->section.chunks);
+        writer_u64(out, entry->section.stored_bytes);
+        writer_u64(out, entry->first_page);
+    }
+    writer_copy(out, root, SHA256_BYTES);
+}
+
+void table_footer_body(const struct table *table, uint64_t index_offset, uint64_t root_offset,
+                       uint64_t image_bytes, const uint8_t root[SHA256_BYTES], struct writer *out)
+{
+    writer_u32(out, IMAGE_VERSION);
+    writer_u64(out, index_offset);
+    writer_u64(out, table->pages);
+    writer_u64(out, root_offset);
+    writer_u64(out, image_bytes);
+    writer_copy(out, root, SHA256_BYTES);
+}
+
+void table_end_body(const struct table *table, struct writer *out)
+{
+    const struct table_entry *entry = &table->entries[table->count - 1];
+
+    writer_u32(out, table->count - 1);
+    writer_u64(out, entry->section.chunks);
+    writer_u64(out, entry->section.content_bytes);
+    writer_u64(out, entry->section.stored_bytes);
+    writer_copy(out, entry->digest, SHA256_BYTES);
+}
+
+void page_entry(struct writer *out, uint64_t index, uint64_t offset, uint32_t stored_bytes,
+                const uint8_t digest[SHA256_BYTES])
+{
+    writer_u64(out, index);
+    writer_u64(out, offset);
+    writer_u32(out, stored_bytes);
+    writer_copy(out, digest, SHA256_BYTES);
+}
+
+void index_entry(struct writer *out, uint32_t section, uint32_t chunks, uint64_t first_chunk,
+                 uint64_t offset)
+{
+    writer_u32(out, section);
+    writer_u32(out, chunks);
+    writer_u64(out, first_chunk);
+    writer_u64(out, offset);
+}
+
+void digest_chunk(struct sha256 *digest, uint64_t index, const uint8_t chunk[SHA256_BYTES])
+{
+    uint64_t wire = htole64(index);
+
+    sha256_update(digest, &wire, sizeof(wire));
+    sha256_update(digest, chunk, SHA256_BYTES);
+}

@@ -1,0 +1,63 @@
+/*
+ * The section table: what writer and reader both learn of an image on the way, the rules that its
+ * sections obey, and the bodies of the records that sum it up.  Both sides build it; the reader
+ * compares its own with the file's.  Private to imagefmt/.
+ */
+#ifndef FERRY_IMAGEFMT_TABLE_H
+#define FERRY_IMAGEFMT_TABLE_H
+
+#include "common/bytes.h"
+#include "imagefmt/image.h"
+
+struct table_entry {
+    struct image_section section;
+    uint64_t offset;     /* of its STAT or DATA record */
+    uint64_t first_page; /* number of its first page in the index */
+    uint8_t digest[SHA256_BYTES];
+};
+
+struct table {
+    uint64_t manifest_offset;
+    uint64_t manifest_size;
+    uint8_t manifest_digest[SHA256_BYTES];
+    struct table_entry *entries;
+    uint32_t count;
+    uint32_t capacity;
+    uint32_t states, rams, disks;
+    uint64_t state_bytes;
+    uint64_t pages; /* of all data sections */
+};
+
+void table_free(struct table *table);
+/*
+ * Append a section after checking it against the limits and the ones before.  Returns 0, -ENOMEM,
+ * or -EINVAL with *reason set to what is wrong with it ("has an invalid name").
+ */
+int table_add(struct table *table, const struct image_section *section, uint64_t offset,
+              const char **reason);
+struct table_entry *table_last(struct table *table);
+
+bool section_name_valid(const char *name);
+/* Length of chunk `index` of a data section, 0 if it lies behind its end. */
+uint32_t section_chunk_bytes(const struct image_section *section, uint64_t index);
+
+/* The identity of the content: over the manifest and every section's description and digest.
+ * -ENOMEM is the only error. */
+int table_root(const struct table *table, uint8_t root[SHA256_BYTES]);
+/* Bodies, appended to out (see FORMAT.md). */
+void table_root_body(const struct table *table, const uint8_t root[SHA256_BYTES],
+                     struct writer *out);
+void table_footer_body(const struct table *table, uint64_t index_offset, uint64_t root_offset,
+                       uint64_t image_bytes, const uint8_t root[SHA256_BYTES], struct writer *out);
+/* A data section's closing numbers and digest. */
+void table_end_body(const struct table *table, struct writer *out);
+/* One entry of a page: chunk index, offset of its record, stored length, digest. */
+void page_entry(struct writer *out, uint64_t index, uint64_t offset, uint32_t stored_bytes,
+                const uint8_t digest[SHA256_BYTES]);
+/* One entry of the index: section number, chunks in the page, its first chunk, its offset. */
+void index_entry(struct writer *out, uint32_t section, uint32_t chunks, uint64_t first_chunk,
+                 uint64_t offset);
+/* What a stored chunk adds to its section's digest. */
+void digest_chunk(struct sha256 *digest, uint64_t index, const uint8_t chunk[SHA256_BYTES]);
+
+#endif

@@ -1,0 +1,487 @@
+/*
+ * The writer: records go out in order; chunks are summed and compressed by the pool meanwhile.
+ *
+ * Chunks in work sit in a ring of slots.  A new chunk takes the slot behind the youngest; when all
+ * are taken, the oldest is waited for and written first, so that the order of the file is that of
+ * the calls whatever the number of workers, and memory is bounded by the ring.
+ */
+#include "imagefmt/image.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include <zstd.h>
+
+#include "common/cleanup.h"
+#include "common/file.h"
+#include "common/pool.h"
+#include "common/zero.h"
+#include "imagefmt/format.h"
+#include "imagefmt/table.h"
+
+#define SLOTS_PER_WORKER  4
+#define INDEX_LIMIT_BYTES (512 * MIB) /* 24 bytes for 1024 chunks: 85 TiB of 4 KiB chunks */
+
+/* One chunk on its way. */
+struct slot {
+    struct pool_task task;
+    ZSTD_CCtx *zstd;
+    uint8_t *content, *stored;
+    size_t room; /* content bytes there is memory for */
+    uint64_t index;
+    uint32_t content_bytes;
+    size_t stored_bytes; /* or zstd's error */
+    uint64_t sum;
+    uint8_t digest[SHA256_BYTES];
+};
+
+struct image_writer {
+    int fd;
+    int level;
+    uint64_t offset; /* bytes written */
+    uint64_t content_bytes;
+    bool broken; /* an error has been returned */
+    struct pool *pool;
+    struct slot *slots;
+    unsigned slot_count; /* allocated */
+    unsigned slots_used; /* of them, for the chunk size of this section */
+    unsigned oldest, busy;
+    struct table table;
+    struct writer record; /* the record being made */
+    struct writer page;   /* entries of the page being filled */
+    struct writer index;  /* entries of the index so far */
+    uint64_t page_first;  /* index of the page's first chunk */
+    uint32_t page_count;
+    bool open; /* a data section is */
+    uint64_t next_index;
+    struct sha256 *digest; /* of the open section */
+};
+
+static int broken(struct image_writer *w, int error)
+{
+    w->broken = true;
+    return error;
+}
+
+static int usage(struct image_writer *w, struct ferry_error *err, const char *about,
+                 const char *message)
+{
+    return broken(w, ferry_usage(err, about, "%s", message));
+}
+
+static int no_memory(struct image_writer *w, struct ferry_error *err)
+{
+    return broken(w, ferry_fail(err, -ENOMEM, NULL, "out of memory"));
+}
+
+/* An image that has failed, or a call in the wrong place, is a bug of the caller. */
+static int check_state(struct image_writer *w, bool want_open, struct ferry_error *err)
+{
+    if (w->broken)
+        return ferry_usage(err, "image writer", "an earlier call has failed");
+    if (w->open != want_open)
+        return usage(w, err, "image writer",
+                     want_open ? "no section is open" : "a section is open");
+    return 0;
+}
+
+static struct writer *record_begin(struct image_writer *w, enum record_tag tag)
+{
+    writer_reset(&w->record);
+    writer_u32(&w->record, RECORD_MAGIC);
+    writer_u32(&w->record, 0);
+    writer_u32(&w->record, tag);
+    writer_u64(&w->record, w->offset);
+    return &w->record;
+}
+
+static void record_seal(struct image_writer *w)
+{
+    size_t size = w->record.size + RECORD_SUM_BYTES;
+
+    writer_put_u32_at(&w->record, 4, (uint32_t)(size - RECORD_FRAME_BYTES));
+    if (!w->record.error)
+        writer_u64(&w->record, xxh3(w->record.data, w->record.size));
+}
+
+/* Seal the record and write it with the size bytes behind it. */
+static int record_write(struct image_writer *w, const uint8_t *behind, size_t size,
+                        struct ferry_error *err)
+{
+    record_seal(w);
+    if (w->record.error)
+        return no_memory(w, err);
+    struct iovec iov[] = {{w->record.data, w->record.size}, {(void *)(uintptr_t)behind, size}};
+    int error = writev_all(w->fd, iov, size ? 2 : 1);
+    if (error)
+        return broken(w, ferry_fail_sys(err, error, NULL, "cannot write the image"));
+    w->offset += w->record.size + size;
+    return 0;
+}
+
+static int write_header(struct image_writer *w, struct ferry_error *err)
+{
+    struct writer *body = record_begin(w, RECORD_HEADER);
+
+    writer_copy(body, HEADER_MAGIC, HEADER_MAGIC_BYTES);
+    writer_u32(body, IMAGE_VERSION);
+    writer_u32(body, 0);
+    return record_write(w, NULL, 0, err);
+}
+
+static int write_manifest(struct image_writer *w, const char *manifest, size_t size,
+                          struct ferry_error *err)
+{
+    if (size > LIMIT_MANIFEST_BYTES)
+        return usage(w, err, "manifest", "is too large");
+    w->table.manifest_offset = w->offset;
+    w->table.manifest_size = size;
+    sha256(manifest, size, w->table.manifest_digest);
+    writer_copy(record_begin(w, RECORD_MANIFEST), manifest, size);
+    return record_write(w, NULL, 0, err);
+}
+
+static int writer_start(struct image_writer *w, const struct image_writer_options *options,
+                        const char *manifest, size_t manifest_size, struct ferry_error *err)
+{
+    w->level = options && options->level ? options->level : IMAGE_LEVEL_DEFAULT;
+    if (w->level < IMAGE_LEVEL_MIN || w->level > IMAGE_LEVEL_MAX)
+        return ferry_usage(err, "compression level", "must lie within %d and %d", IMAGE_LEVEL_MIN,
+                           IMAGE_LEVEL_MAX);
+    int error = pool_create(options ? options->workers : 0, &w->pool, err);
+    if (error)
+        return error;
+    w->slot_count = pool_workers(w->pool) * SLOTS_PER_WORKER;
+    w->slots = calloc(w->slot_count, sizeof(*w->slots));
+    if (!w->slots)
+        return no_memory(w, err);
+    error = write_header(w, err);
+    return error ? error : write_manifest(w, manifest, manifest_size, err);
+}
+
+int image_writer_create(int fd, const struct image_writer_options *options, const char *manifest,
+                        size_t manifest_size, struct image_writer **out, struct ferry_error *err)
+{
+    struct image_writer *w = calloc(1, sizeof(*w));
+
+    if (!w)
+        return ferry_fail(err, -ENOMEM, NULL, "out of memory");
+    w->fd = fd;
+    w->record = writer_init(RECORD_LIMIT_BYTES);
+    w->page = writer_init(RECORD_LIMIT_BYTES);
+    w->index = writer_init(INDEX_LIMIT_BYTES);
+    int error = writer_start(w, options, manifest, manifest_size, err);
+    if (error) {
+        image_writer_destroy(w);
+        return error;
+    }
+    *out = w;
+    return 0;
+}
+
+static int add_section(struct image_writer *w, const struct image_section *section,
+                       struct ferry_error *err)
+{
+    const char *reason;
+    int error = table_add(&w->table, section, w->offset, &reason);
+
+    if (error == -ENOMEM)
+        return no_memory(w, err);
+    return error ? usage(w, err, section->name, reason) : 0;
+}
+
+static int set_name(struct image_writer *w, struct image_section *section, const char *name,
+                    struct ferry_error *err)
+{
+    size_t size = strlen(name);
+
+    if (size >= sizeof(section->name))
+        return usage(w, err, name, "is too long for the name of a section");
+    memcpy(section->name, name, size + 1);
+    return 0;
+}
+
+int image_writer_state(struct image_writer *w, const char *name, uint16_t version, const void *data,
+                       size_t size, struct ferry_error *err)
+{
+    struct image_section section = {.kind = IMAGE_STATE, .version = version, .size = size};
+
+    int error = check_state(w, false, err);
+    if (!error)
+        error = set_name(w, &section, name, err);
+    if (!error)
+        error = add_section(w, &section, err);
+    if (error)
+        return error;
+    sha256(data, size, table_last(&w->table)->digest);
+    struct writer *body = record_begin(w, RECORD_STATE);
+    writer_u32(body, w->table.count - 1);
+    writer_u16(body, version);
+    writer_u8(body, 0);
+    writer_u8(body, (uint8_t)strlen(name));
+    writer_copy(body, name, strlen(name));
+    writer_copy(body, data, size);
+    return record_write(w, NULL, 0, err);
+}
+
+/* As many slots as LIMIT_IN_FLIGHT_BYTES allows for this chunk size, two at least. */
+static unsigned slots_for(const struct image_writer *w, uint32_t chunk_bytes)
+{
+    uint64_t most = LIMIT_IN_FLIGHT_BYTES / (2 * (uint64_t)chunk_bytes);
+
+    most = most < 2 ? 2 : most;
+    return w->slot_count < most ? w->slot_count : (unsigned)most;
+}
+
+int image_writer_begin(struct image_writer *w, enum image_section_kind kind, const char *name,
+                       uint64_t size, uint32_t chunk_bytes, struct ferry_error *err)
+{
+    struct image_section section = {.kind = kind, .size = size, .chunk_bytes = chunk_bytes};
+
+    int error = check_state(w, false, err);
+    if (!error && kind == IMAGE_STATE)
+        error = usage(w, err, name, "is a state section, not one of data");
+    if (!error)
+        error = set_name(w, &section, name, err);
+    if (!error)
+        error = add_section(w, &section, err);
+    if (error)
+        return error;
+    if (!(w->digest = sha256_new()))
+        return no_memory(w, err);
+    w->open = true;
+    w->next_index = 0;
+    w->slots_used = slots_for(w, chunk_bytes);
+    w->oldest = 0;
+    struct writer *body = record_begin(w, RECORD_DATA);
+    writer_u32(body, w->table.count - 1);
+    writer_u8(body, (uint8_t)kind);
+    writer_u8(body, 0);
+    writer_u8(body, 0);
+    writer_u8(body, (uint8_t)strlen(name));
+    writer_u32(body, chunk_bytes);
+    writer_u64(body, size);
+    writer_copy(body, name, strlen(name));
+    return record_write(w, NULL, 0, err);
+}
+
+/* On a worker: both sums and the compression of one chunk. */
+static void encode(struct pool_task *task)
+{
+    struct slot *slot = (struct slot *)task;
+
+    sha256(slot->content, slot->content_bytes, slot->digest);
+    slot->stored_bytes = ZSTD_compress2(slot->zstd, slot->stored, STORED_LIMIT(slot->content_bytes),
+                                        slot->content, slot->content_bytes);
+    if (!ZSTD_isError(slot->stored_bytes))
+        slot->sum = xxh3(slot->stored, slot->stored_bytes);
+}
+
+static int write_page(struct image_writer *w, struct ferry_error *err)
+{
+    uint64_t offset = w->offset;
+
+    struct writer *body = record_begin(w, RECORD_PAGE);
+    writer_u32(body, w->table.count - 1);
+    writer_u32(body, w->page_count);
+    writer_copy(body, w->page.data, w->page.size);
+    body->error = body->error ? body->error : w->page.error;
+    int error = record_write(w, NULL, 0, err);
+    if (error)
+        return error;
+    index_entry(&w->index, w->table.count - 1, w->page_count, w->page_first, offset);
+    w->table.pages++;
+    w->page_count = 0;
+    writer_reset(&w->page);
+    return w->index.error ? no_memory(w, err) : 0;
+}
+
+static void note_chunk(struct image_writer *w, const struct slot *slot, uint64_t offset)
+{
+    struct image_section *section = &table_last(&w->table)->section;
+
+    if (!w->page_count++)
+        w->page_first = slot->index;
+    page_entry(&w->page, slot->index, offset, (uint32_t)slot->stored_bytes, slot->digest);
+    digest_chunk(w->digest, slot->index, slot->digest);
+    section->chunks++;
+    section->content_bytes += slot->content_bytes;
+    section->stored_bytes += slot->stored_bytes;
+    w->content_bytes += slot->content_bytes;
+}
+
+/* Wait for the oldest chunk in work and write it. */
+static int write_oldest(struct image_writer *w, struct ferry_error *err)
+{
+    struct slot *slot = &w->slots[w->oldest];
+    uint64_t offset = w->offset;
+
+    pool_wait(w->pool, &slot->task);
+    w->oldest = (w->oldest + 1) % w->slots_used;
+    w->busy--;
+    if (ZSTD_isError(slot->stored_bytes))
+        return broken(w, ferry_fail(err, -EIO, NULL, "cannot compress: %s",
+                                    ZSTD_getErrorName(slot->stored_bytes)));
+    struct writer *body = record_begin(w, RECORD_CHUNK);
+    writer_u32(body, w->table.count - 1);
+    writer_u32(body, CODEC_ZSTD);
+    writer_u64(body, slot->index);
+    writer_u32(body, slot->content_bytes);
+    writer_u32(body, (uint32_t)slot->stored_bytes);
+    writer_u64(body, slot->sum);
+    writer_copy(body, slot->digest, SHA256_BYTES);
+    int error = record_write(w, slot->stored, slot->stored_bytes, err);
+    if (error)
+        return error;
+    note_chunk(w, slot, offset);
+    return w->page_count == PAGE_CHUNKS ? write_page(w, err) : 0;
+}
+
+static int drain(struct image_writer *w, struct ferry_error *err)
+{
+    int error = 0;
+
+    while (!error && w->busy)
+        error = write_oldest(w, err);
+    return error;
+}
+
+/* Memory and a compressor for chunks of this section, kept for the next ones. */
+static int slot_prepare(struct image_writer *w, struct slot *slot, uint32_t chunk_bytes,
+                        struct ferry_error *err)
+{
+    slot->task.run = encode;
+    if (!slot->zstd) {
+        slot->zstd = ZSTD_createCCtx();
+        if (!slot->zstd ||
+            ZSTD_isError(ZSTD_CCtx_setParameter(slot->zstd, ZSTD_c_compressionLevel, w->level)))
+            return no_memory(w, err);
+    }
+    if (slot->room >= chunk_bytes)
+        return 0;
+    free(take_ptr(&slot->content));
+    free(take_ptr(&slot->stored));
+    slot->room = 0;
+    slot->content = malloc(chunk_bytes);
+    slot->stored = malloc(STORED_LIMIT(chunk_bytes));
+    if (!slot->content || !slot->stored)
+        return no_memory(w, err);
+    slot->room = chunk_bytes;
+    return 0;
+}
+
+int image_writer_chunk(struct image_writer *w, uint64_t index, const void *data,
+                       struct ferry_error *err)
+{
+    int error = check_state(w, true, err);
+    if (error)
+        return error;
+    const struct image_section *section = &table_last(&w->table)->section;
+    uint32_t size = section_chunk_bytes(section, index);
+    if (!size || index < w->next_index)
+        return usage(w, err, section->name, size ? "chunks must ascend" : "chunk behind the end");
+    w->next_index = index + 1;
+    if (is_zero(data, size))
+        return 0;
+    if (w->busy == w->slots_used && (error = write_oldest(w, err)))
+        return error;
+    struct slot *slot = &w->slots[(w->oldest + w->busy) % w->slots_used];
+    error = slot_prepare(w, slot, section->chunk_bytes, err);
+    if (error)
+        return error;
+    slot->index = index;
+    slot->content_bytes = size;
+    memcpy(slot->content, data, size);
+    w->busy++;
+    pool_submit(w->pool, &slot->task);
+    return 0;
+}
+
+int image_writer_end(struct image_writer *w, struct ferry_error *err)
+{
+    int error = check_state(w, true, err);
+    if (!error)
+        error = drain(w, err);
+    if (!error && w->page_count)
+        error = write_page(w, err);
+    if (error)
+        return error;
+    sha256_final(take_ptr(&w->digest), table_last(&w->table)->digest);
+    w->open = false;
+    table_end_body(&w->table, record_begin(w, RECORD_END));
+    return record_write(w, NULL, 0, err);
+}
+
+static int write_index(struct image_writer *w, struct ferry_error *err)
+{
+    struct reader entries = reader_init(w->index.data, w->index.size);
+    size_t record = INDEX_ENTRIES * INDEX_ENTRY_BYTES;
+
+    while (reader_left(&entries)) {
+        size_t size = reader_left(&entries) < record ? reader_left(&entries) : record;
+        struct writer *body = record_begin(w, RECORD_INDEX);
+        writer_u32(body, (uint32_t)(size / INDEX_ENTRY_BYTES));
+        writer_copy(body, reader_take(&entries, size), size);
+        int error = record_write(w, NULL, 0, err);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+int image_writer_finish(struct image_writer *w, uint8_t root[SHA256_BYTES], struct ferry_error *err)
+{
+    uint8_t identity[SHA256_BYTES];
+    uint64_t index_offset = w->offset;
+
+    int error = check_state(w, false, err);
+    if (!error)
+        error = write_index(w, err);
+    if (!error && table_root(&w->table, identity))
+        error = no_memory(w, err);
+    if (error)
+        return error;
+    uint64_t root_offset = w->offset;
+    table_root_body(&w->table, identity, record_begin(w, RECORD_ROOT));
+    error = record_write(w, NULL, 0, err);
+    if (error)
+        return error;
+    table_footer_body(&w->table, index_offset, root_offset, w->offset + FOOTER_RECORD_BYTES,
+                      identity, record_begin(w, RECORD_FOOTER));
+    error = record_write(w, NULL, 0, err);
+    w->broken = true; /* nothing may follow */
+    if (root)
+        memcpy(root, identity, SHA256_BYTES);
+    return error;
+}
+
+uint64_t image_writer_bytes(const struct image_writer *w)
+{
+    return w->offset;
+}
+
+uint64_t image_writer_content_bytes(const struct image_writer *w)
+{
+    return w->content_bytes;
+}
+
+void image_writer_destroy(struct image_writer *w)
+{
+    if (!w)
+        return;
+    pool_destroy(w->pool); /* waits for chunks in work */
+    for (unsigned i = 0; w->slots && i < w->slot_count; i++) {
+        ZSTD_freeCCtx(w->slots[i].zstd);
+        free(w->slots[i].content);
+        free(w->slots[i].stored);
+    }
+    free(w->slots);
+    sha256_free(w->digest);
+    table_free(&w->table);
+    writer_free(&w->record);
+    writer_free(&w->page);
+    writer_free(&w->index);
+    free(w);
+}
