@@ -14,7 +14,8 @@
 #define SLICE_OF_PAGES    16 /* dirtied between two looks at the clock */
 #define WORDS_A_PAGE      8  /* written in a page that is dirtied */
 #define PAGES_AN_AVX_STEP 16
-#define MATCH_PERCENT     7 /* what a repeated run costs the encoder, of its size */
+#define RUN_UNIT          1000
+#define MATCH_COST        17 /* what the encoder pays for the rest, of RUN_UNIT */
 
 uint64_t mix(uint64_t x)
 {
@@ -29,19 +30,18 @@ static uint64_t next_random(uint64_t *state)
     return *state >> 16;
 }
 
-/* Runs of the page that are incompressible, of the PAGE_WORDS / RUN_WORDS, spread evenly. */
 static void fill_page(uint64_t *page, uint64_t number)
 {
-    const unsigned runs = PAGE_WORDS / RUN_WORDS;
     uint64_t ratio = shared.options.ratio_percent;
-    uint64_t random_runs = ratio <= 100 ? runs : runs * (10000 / ratio - MATCH_PERCENT) / 93;
-    uint64_t state = mix(number + 1), repeated = mix(number % 61 + 7), error = 0;
+    /* of RUN_UNIT runs so many are incompressible, spread evenly; pages differ in where */
+    uint64_t share = ratio <= 100 ? RUN_UNIT : 100 * RUN_UNIT / ratio - MATCH_COST;
+    uint64_t state = mix(number + 1), repeated = mix(number % 61 + 7), due = state % RUN_UNIT;
 
-    for (unsigned run = 0; run < runs; run++, page += RUN_WORDS) {
-        error += random_runs;
-        bool random = error >= runs;
+    for (unsigned run = 0; run < PAGE_WORDS / RUN_WORDS; run++, page += RUN_WORDS) {
+        due += share;
+        bool random = due >= RUN_UNIT;
         if (random)
-            error -= runs;
+            due -= RUN_UNIT;
         for (unsigned i = 0; i < RUN_WORDS; i++)
             page[i] = random ? mix(state += 0x9e3779b97f4a7c15) : repeated;
     }
