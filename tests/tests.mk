@@ -1,8 +1,13 @@
 # What runs: included by the Makefile.  Scripts take the build folder as their first argument.
+#
+# `make test` first installs what is missing and then begins anew, because a Makefile that was read
+# before its packages were there knows nothing of them.  It runs all tests on a plain build, those
+# that need no Linux guest once more under ASAN and UBSAN (built by clang, so that both compilers
+# see every file), and the threaded ones under TSAN.
 
 # The payload guest: freestanding, no library, general registers only.
 GUEST_CC     ?= gcc
-GUEST_CFLAGS := -std=gnu11 -O2 $(WARNINGS) -m64 -ffreestanding -fno-pie -fno-stack-protector \
+GUEST_CFLAGS := -I. -std=gnu11 -O2 $(WARNINGS) -m64 -ffreestanding -fno-pie -fno-stack-protector \
 	-fcf-protection=none -mgeneral-regs-only -mno-red-zone -fno-tree-loop-distribute-patterns \
 	-fno-asynchronous-unwind-tables
 GUEST_SRCS   := $(wildcard tests/guest/*.c tests/guest/*.S)
@@ -14,8 +19,15 @@ $(O)/guest/payload.elf: $(GUEST_SRCS) $(wildcard tests/guest/*.h) tests/guest/pa
 		-o $@ $(GUEST_SRCS)
 
 guest: $(O)/guest/payload.elf
+ALL_SRCS += $(filter %.c,$(GUEST_SRCS))
 
-test: all tests guest
-	tests/run.sh $(O)
+test:
+	@tools/install-packages build test
+	@$(MAKE) --no-print-directory check
 
-.PHONY: test guest
+check: all tests guest
+	@$(MAKE) --no-print-directory O=$(O)/san CC=clang SAN=address,undefined all tests guest
+	@$(MAKE) --no-print-directory O=$(O)/tsan SAN=thread tests
+	@tests/run.sh $(O) $(O)/san:unit,model,machine,cli $(O)/tsan:unit
+
+.PHONY: guest test check

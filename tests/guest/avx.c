@@ -4,7 +4,7 @@
  * seed(k) + steps * increment(k); the check compares all lanes with that, so that registers which
  * were lost, mixed up or taken from an older instant are seen at the next look.
  */
-#include "guest.h"
+#include "tests/guest/guest.h"
 
 #define LANES 64 /* 16 registers of 4 */
 

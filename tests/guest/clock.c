@@ -4,7 +4,7 @@
  * pause of the machine shows up there) and every step back: on one vCPU, and across all of them,
  * by a shared latest time that is read before the TSC is.
  */
-#include "guest.h"
+#include "tests/guest/guest.h"
 
 #define LAPIC_BUS_KHZ   1000000u /* KVM and QEMU: 1 GHz */
 #define CALIBRATE_TICKS (30 * LAPIC_BUS_KHZ)

@@ -2,7 +2,7 @@
  * COM1, polled from CPL3 through the I/O bitmap.  An access may cost tens of microseconds, so the
  * FIFO is filled without looking, 16 bytes at a time, and the clock is watched in between.
  */
-#include "guest.h"
+#include "tests/guest/guest.h"
 
 #define FIFO_BYTES 16
 

@@ -8,7 +8,7 @@
  *
  * The first instructions write one byte to COM1: whoever measures boot sees when the guest began.
  */
-#include "layout.h"
+#include "tests/guest/layout.h"
 
 /* The ELF note that makes this a PVH kernel: XEN_ELFNOTE_PHYS32_ENTRY. */
     .section .note.pvh, "a", @note

@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "layout.h"
+#include "tests/guest/layout.h"
 
 #define PAGE_BYTES 4096u
 #define PAGE_WORDS 512u

@@ -2,7 +2,7 @@
  * The machine under the payload: descriptor tables, RAM, LAPIC, further vCPUs, the calls to CPL0.
  * All of it runs at CPL3; entry.S has the few lines that cannot.
  */
-#include "guest.h"
+#include "tests/guest/guest.h"
 
 #define HIGH_START  UINT64_C(0x100000000)
 #define LARGE_PAGE  UINT64_C(0x200000)
@@ -130,7 +130,7 @@ void machine_init(void)
 {
     const struct hvm_start_info *info = (const void *)(uintptr_t)start_info_address;
     for (unsigned vector = 0; vector < TIMER_VECTOR; vector++)
-        set_gate(vector, fault_stubs + 8 * vector, GATE_KERNEL);
+        set_gate(vector, fault_stubs + UINT64_C(8) * vector, GATE_KERNEL);
     set_gate(3, system_call, GATE_USER);
     set_gate(TIMER_VECTOR, timer_interrupt, GATE_KERNEL);
     for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++)
@@ -209,7 +209,7 @@ void machine_start_cpus(void)
 {
     uint8_t *target = (uint8_t *)TRAMPOLINE;
     __asm__("" : "+r"(target)); /* not an object the compiler knows */
-    for (unsigned i = 0; trampoline + i < trampoline_end; i++)
+    for (uintptr_t i = 0; i < (uintptr_t)trampoline_end - (uintptr_t)trampoline; i++)
         target[i] = (uint8_t)trampoline[i];
     for (unsigned index = 1; index < shared.options.cpus; index++) {
         if (!start_cpu(index)) {

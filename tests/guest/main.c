@@ -8,7 +8,7 @@
  * Lines:  tick N work=PAGES sum=HEX avx=HEX [full=HEX] | seq=N ms=N gap_us=N back=N jiffies=N[,N]
  * Input on COM1: 's' a full sum with the next tick, 'q' stop, 'p' power off.
  */
-#include "guest.h"
+#include "tests/guest/guest.h"
 
 struct shared shared;
 

@@ -8,7 +8,7 @@
  * follows.  Sums are chained over the ticks for the same reason.  The fill never changes: its slice
  * sums are kept, and a difference is reported at once.
  */
-#include "guest.h"
+#include "tests/guest/guest.h"
 
 #define RUN_WORDS         8  /* one cache line */
 #define SLICE_OF_PAGES    16 /* dirtied between two looks at the clock */
@@ -34,7 +34,8 @@ static void fill_page(uint64_t *page, uint64_t number)
 {
     uint64_t ratio = shared.options.ratio_percent;
     /* of RUN_UNIT runs so many are incompressible, spread evenly; pages differ in where */
-    uint64_t share = ratio <= 100 ? RUN_UNIT : 100 * RUN_UNIT / ratio - MATCH_COST;
+    uint64_t share = ratio <= 100 ? RUN_UNIT : RUN_UNIT * UINT64_C(100) / ratio;
+    share -= ratio <= 100 || share < MATCH_COST ? 0 : MATCH_COST;
     uint64_t state = mix(number + 1), repeated = mix(number % 61 + 7), due = state % RUN_UNIT;
 
     for (unsigned run = 0; run < PAGE_WORDS / RUN_WORDS; run++, page += RUN_WORDS) {
@@ -107,8 +108,8 @@ static void dirty_page(struct cpu *cpu)
 {
     uint64_t *page = memory_page(cpu->ws.first + next_random(&cpu->rng) % cpu->ws.pages);
     for (unsigned i = 0; i < WORDS_A_PAGE; i++) {
-        uint64_t *word = page + i * (PAGE_WORDS / WORDS_A_PAGE) + cpu->rng % RUN_WORDS;
-        *word = mix(*word ^ cpu->rng);
+        uint64_t word = (uint64_t)i * (PAGE_WORDS / WORDS_A_PAGE) + cpu->rng % RUN_WORDS;
+        page[word] = mix(page[word] ^ cpu->rng);
     }
     cpu->pages_dirtied++;
     if (shared.avx && cpu->pages_dirtied % PAGES_AN_AVX_STEP == 0)
@@ -119,7 +120,8 @@ static void dirty_page(struct cpu *cpu)
 static uint64_t pages_until(unsigned index, uint64_t tick)
 {
     const struct options *o = &shared.options;
-    uint64_t all = o->rate_mib * (1048576 / PAGE_BYTES) * o->period_ms * tick / 1000;
+    uint64_t rate = o->ws_pages >= o->cpus ? o->rate_mib : 0;
+    uint64_t all = rate * (1048576 / PAGE_BYTES) * o->period_ms * tick / 1000;
     return all * (index + 1) / o->cpus - all * index / o->cpus;
 }
 
@@ -129,8 +131,6 @@ static void dirty_for_tick(struct cpu *cpu, unsigned index, uint64_t tick)
     uint64_t begin = pages_until(index, tick - 1), end = pages_until(index, tick);
     uint64_t passed = 0;
 
-    if (cpu->ws.pages == 0)
-        end = begin;
     while (passed < period || cpu->pages_dirtied < end) {
         passed = clock_watch() - shared.tick_start;
         if (passed > period)
