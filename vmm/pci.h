@@ -132,4 +132,9 @@ int pci_create(const struct platform *platform, struct pci **out, struct ferry_e
 /* The root as a device of the machine's list; its destroy frees the root. */
 struct device *pci_device(struct pci *pci);
 
+/* For pci_function.c: the root's lock, and (with it held) putting every BAR where it belongs now.
+ */
+pthread_mutex_t *pci_lock(struct pci *pci);
+void pci_remap(struct pci *pci);
+
 #endif

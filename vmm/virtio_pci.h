@@ -67,9 +67,7 @@ struct virtio_device {
     uint16_t queue_select;
     atomic_uchar status, isr;
     _Atomic uint16_t config_vector;
-    uint8_t window_bar; /* of the PCI configuration access capability */
-    uint32_t window_offset, window_length;
-    unsigned window_capability;
+    unsigned window; /* offset of the PCI configuration access capability */
     struct virtqueue queues[VIRTIO_QUEUES];
     int doorbells[VIRTIO_QUEUES];
     uint64_t armed[VIRTIO_QUEUES]; /* address of the ioeventfd, 0: none */
@@ -114,6 +112,14 @@ void virtio_capture(struct virtio_device *virtio, struct virtio_state *state);
 int virtio_accept(const struct virtio_device *virtio, const struct virtio_state *state,
                   struct ferry_error *err);
 void virtio_commit(struct virtio_device *virtio, const struct virtio_state *state);
+
+/* Between the files of the transport; the lock is held. */
+uint32_t virtio_register_read(struct virtio_device *virtio, uint64_t offset, unsigned size);
+void virtio_register_write(struct virtio_device *virtio, uint64_t offset, uint32_t value,
+                           unsigned size);
+void virtio_sync_doorbells(struct virtio_device *virtio);
+void virtio_accept_features(struct virtio_device *virtio); /* FEATURES_OK: tell the queues */
+void virtio_reset_registers(struct virtio_device *virtio);
 
 /* For work(). */
 bool virtio_negotiated(const struct virtio_device *virtio, unsigned feature);

@@ -67,6 +67,8 @@ bool virtqueue_is_sound(const struct virtqueue *queue);
 int virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain);
 /* Give a chain back, written bytes from the first writable one on.  0 or a negative errno. */
 int virtqueue_push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written);
+/* Put the chain just popped back as if it had never been taken. */
+void virtqueue_unpop(struct virtqueue *queue);
 /* After one or more pushes: 1 if the driver wants an interrupt, 0 if not, or a negative errno. */
 int virtqueue_must_interrupt(struct virtqueue *queue);
 /* The driver need not kick from now on (a hint).  0 or a negative errno. */
