@@ -48,8 +48,16 @@
 #define LIMIT_IN_FLIGHT_BYTES (64 * MIB) /* chunks being coded at one time */
 
 /* Streams */
-#define LIMIT_FRAME_BYTES        (4 * MIB) /* payload of one frame on the wire */
-#define LIMIT_CONTROL_LINE_BYTES (1 * MIB) /* one JSON line on the control socket */
+#define LIMIT_FRAME_BYTES        (4 * MIB)  /* payload of one frame on the wire */
+#define LIMIT_FRAME_STEP_BYTES   (64 * KIB) /* of a frame that must arrive within one timeout */
+#define LIMIT_MOVE_ROUNDS        1000       /* of one pre-copy, as the destination takes them */
+#define LIMIT_PAGE_RUNS          1024       /* runs of pages in one frame */
+#define LIMIT_REASON_BYTES       4096       /* text that explains a refusal */
+#define LIMIT_EPOCH              (UINT64_C(1) << 62)
+#define LIMIT_TICKET_BYTES       (64 * KIB) /* the ticket file of one machine */
+#define LIMIT_TICKETS            4096       /* machines that a runtime folder remembers */
+#define LIMIT_TICKET_HISTORY     16         /* decisions remembered of one machine */
+#define LIMIT_CONTROL_LINE_BYTES (1 * MIB)  /* one JSON line on the control socket */
 #define LIMIT_CONTROL_CLIENTS    32
 #define LIMIT_WORKERS            64
 

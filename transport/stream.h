@@ -31,13 +31,27 @@ struct stream {
     const struct stream_ops *ops;
 };
 
-/* "unix:PATH", "tcp://HOST:PORT".  tcp beyond loopback is refused unless insecure. */
+static inline void stream_close(struct stream *s) /* NULL is fine */
+{
+    if (s)
+        s->ops->close(s);
+}
+
+static inline void stream_cleanup(struct stream **s) /* CLEANUP(stream_cleanup) */
+{
+    stream_close(*s);
+}
+
+/* "unix:PATH", "tcp://HOST:PORT" (uri.h).  tcp beyond loopback is refused unless insecure.
+ * timeout_ms bounds the connecting of each address. */
 int stream_connect(const char *uri, bool insecure, int timeout_ms, struct stream **out,
                    struct ferry_error *err);
-/* Wrap a connected socket or pipe; takes fd over. */
+/* Wrap a connected socket or pipe; takes fd over, on failure too. */
 int stream_from_fd(int fd, const char *peer, struct stream **out, struct ferry_error *err);
 
 struct listener;
+/* A unix socket has mode 0600; one of that name that nobody serves is replaced, and nothing else.
+ */
 int listener_open(const char *uri, bool insecure, struct listener **out, struct ferry_error *err);
 int listener_fd(const struct listener *l);          /* readable when a peer waits */
 const char *listener_uri(const struct listener *l); /* with the real port if 0 was asked for */
