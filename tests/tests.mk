@@ -21,6 +21,8 @@ $(O)/guest/payload.elf: $(GUEST_SRCS) $(wildcard tests/guest/*.h) tests/guest/pa
 guest: $(O)/guest/payload.elf
 ALL_SRCS += $(filter %.c,$(GUEST_SRCS))
 
+-include tests/fuzz/fuzz.mk
+
 test:
 	@tools/install-packages build test
 	@$(MAKE) --no-print-directory check

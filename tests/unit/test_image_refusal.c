@@ -1,0 +1,522 @@
+/*
+ * What the image reader must refuse: every bit flipped, every truncation, every record out of
+ * place, with sums as found and with sums repaired, and what only a hand can make.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <zstd.h>
+
+#include "common/cleanup.h"
+#include "common/file.h"
+#include "imagefmt/format.h"
+#include "tests/support/image_forge.h"
+#include "tests/support/image_sample.h"
+
+static uint8_t *small_image(size_t *size)
+{
+    struct sample sample;
+
+    sample_small(&sample);
+    uint8_t *image = sample_image(&sample, &(struct image_writer_options){.workers = 1}, size);
+    sample_free(&sample);
+    assert_non_null(image);
+    assert_int_equal(sample_read_bytes(image, *size, NULL), 0);
+    return image;
+}
+
+/* The bytes must be refused, with a message that contains what (NULL: any). */
+static void refused(const uint8_t *image, size_t size, const char *what)
+{
+    struct ferry_error err = {0};
+    int error = sample_read_bytes(image, size, &err);
+
+    if (!error || err.kind != FERRY_REFUSED || (what && !strstr(err.message, what)))
+        fail_msg("error %d, kind %d: '%s', wanted '%s'", error, (int)err.kind, err.message,
+                 what ? what : "any");
+}
+
+static void test_every_bit(void **state)
+{
+    size_t size;
+    CLEANUP_FREE uint8_t *image = small_image(&size);
+
+    (void)state;
+    for (size_t bit = 0; bit < 8 * size; bit++) {
+        image[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        refused(image, size, NULL);
+        image[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+}
+
+static bool same_root(const uint8_t *one, const uint8_t *other, size_t size)
+{
+    struct image_summary summary[2];
+
+    for (int i = 0; i < 2; i++) {
+        CLEANUP_FD int fd = sample_fd(i ? one : other, size);
+        if (image_read(fd, "image", 1, NULL, NULL, &summary[i], NULL))
+            return false;
+    }
+    return !memcmp(summary[0].root, summary[1].root, SHA256_BYTES);
+}
+
+/*
+ * One record changed and its sums made right again: the rest of the image disagrees.  Only a zstd
+ * frame has more than one form for one content (an unused bit of its header, for one).
+ */
+static void test_every_bit_repaired(void **state)
+{
+    struct forge_record record;
+    size_t size;
+    CLEANUP_FREE uint8_t *image = small_image(&size);
+    CLEANUP_FREE uint8_t *copy = malloc(size);
+
+    (void)state;
+    for (size_t at = 0; forge_record_at(image, size, at, &record);
+         at += record.size + record.stored) {
+        size_t end = record.size + record.stored;
+        for (size_t bit = 8 * 8; bit < 8 * end; bit++) {
+            size_t byte = bit / 8;
+            bool offset = byte >= 12 && byte < 20; /* repaired away */
+            bool sum = byte >= record.size - RECORD_SUM_BYTES && byte < record.size;
+            bool chunk_sum = record.stored && byte >= 44 && byte < 52;
+            if (offset || sum || chunk_sum)
+                continue;
+            memcpy(copy, image, size);
+            copy[at + byte] ^= (uint8_t)(1u << bit % 8);
+            forge_repair(copy, &record);
+            if (byte < record.size || !same_root(copy, image, size))
+                refused(copy, size, NULL);
+        }
+    }
+}
+
+static void test_every_truncation(void **state)
+{
+    size_t size;
+    CLEANUP_FREE uint8_t *image = small_image(&size);
+
+    (void)state;
+    for (size_t left = 0; left < size; left++)
+        refused(image, left, "ends early");
+}
+
+static void test_trailing_bytes(void **state)
+{
+    size_t size;
+    CLEANUP_FREE uint8_t *image = small_image(&size);
+    CLEANUP_FREE uint8_t *longer = calloc(2, size);
+
+    (void)state;
+    memcpy(longer, image, size);
+    refused(longer, size + 1, "behind its end");
+    memcpy(longer + size, image, size);
+    refused(longer, 2 * size, "behind its end");
+}
+
+/* Each damage is named. */
+static void test_names(void **state)
+{
+    static const struct {
+        const char *tag;
+        unsigned nth;
+        size_t at; /* within the record, from the start of what is behind it if behind */
+        bool behind;
+        const char *name;
+    } cases[] = {
+        {"HEAD", 0, 30, false, "the header is damaged"},
+        {"MANI", 0, 30, false, "the manifest is damaged"},
+        {"STAT", 0, 40, false, "section vcpu0 is damaged"},
+        {"DATA", 0, 30, false, "the head of section ram is damaged"},
+        {"CHNK", 0, 60, false, "the head of chunk 0 is damaged"},
+        {"CHNK", 1, 20, true, "RAM at 0x2000 is damaged"},
+        {"CHNK", 3, 20, true, "disk vda at 8.0 KiB (byte 8192) is damaged"},
+        {"PAGE", 1, 40, false, "the index is damaged"},
+        {"DEND", 0, 40, false, "the end of a section is damaged"},
+        {"INDX", 0, 40, false, "the index is damaged"},
+        {"ROOT", 0, 90, false, "the section table is damaged"},
+        {"FOOT", 0, 60, false, "the footer is damaged"},
+    };
+    size_t size;
+    CLEANUP_FREE uint8_t *image = small_image(&size);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct forge_record record;
+        unsigned nth = 0;
+        size_t at = 0;
+        for (; forge_record_at(image, size, at, &record); at += record.size + record.stored)
+            if (!strcmp(record.tag, cases[i].tag) && nth++ == cases[i].nth)
+                break;
+        at += cases[i].at + (cases[i].behind ? record.size : 0);
+        image[at] ^= 4;
+        refused(image, size, cases[i].name);
+        image[at] ^= 4;
+    }
+}
+
+/* Copies of records in other orders; offsets and sums are repaired, so only the order is wrong. */
+static size_t arrange(uint8_t *out, const uint8_t *image, const struct forge_record *records,
+                      const unsigned *order, unsigned count)
+{
+    size_t at = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        const struct forge_record *record = &records[order[i]];
+        memcpy(out + at, image + record->start, record->size + record->stored);
+        at += record->size + record->stored;
+    }
+    forge_repair_all(out, at);
+    return at;
+}
+
+static void test_orders(void **state)
+{
+    enum { MOST = 64 };
+    struct forge_record records[MOST];
+    unsigned order[MOST + 1], count = 0;
+    size_t size;
+    CLEANUP_FREE uint8_t *image = small_image(&size);
+    CLEANUP_FREE uint8_t *copy = malloc(2 * size);
+
+    (void)state;
+    for (size_t at = 0; count < MOST && forge_record_at(image, size, at, &records[count]); count++)
+        at += records[count].size + records[count].stored;
+    for (unsigned i = 0; i < count; i++) {
+        for (unsigned j = i + 1; j < count; j++) { /* swapped */
+            for (unsigned k = 0; k < count; k++)
+                order[k] = k == i ? j : k == j ? i : k;
+            refused(copy, arrange(copy, image, records, order, count), NULL);
+        }
+        for (unsigned k = 0; k <= count; k++) /* repeated */
+            order[k] = k <= i ? k : k - 1;
+        refused(copy, arrange(copy, image, records, order, count + 1), NULL);
+        for (unsigned k = 0; k + 1 < count; k++) /* left out */
+            order[k] = k < i ? k : k + 1;
+        refused(copy, arrange(copy, image, records, order, count - 1), NULL);
+    }
+}
+
+static void start(struct forge *f)
+{
+    *f = forge_new();
+    forge_header(f, IMAGE_VERSION, 0);
+    forge_manifest(f, "{}");
+}
+
+static void done(struct forge *f, const char *what)
+{
+    refused(f->out.data, f->out.size, what);
+    forge_free(f);
+}
+
+static void test_header(void **state)
+{
+    struct forge f = forge_new();
+
+    (void)state;
+    forge_header(&f, IMAGE_VERSION + 1, 0);
+    done(&f, "version 2 is newer than this ferry (reads up to 1)");
+    f = forge_new();
+    forge_header(&f, UINT32_MAX, 0);
+    done(&f, "version 4294967295 is newer");
+    f = forge_new();
+    forge_header(&f, 0, 0);
+    done(&f, "no such version");
+    f = forge_new();
+    forge_header(&f, IMAGE_VERSION, 8);
+    done(&f, "flags 0x8");
+    f = forge_new();
+    forge_manifest(&f, "{}");
+    done(&f, "is not a ferry image");
+    refused((const uint8_t *)"\x7f"
+                             "ELF, surely not an image",
+            24, "is not a ferry image");
+    refused((const uint8_t *)"", 0, "ends early");
+}
+
+static void test_manifest_size(void **state)
+{
+    CLEANUP_FREE char *text = malloc(LIMIT_MANIFEST_BYTES + 2);
+    struct forge f = forge_new();
+
+    (void)state;
+    memset(text, ' ', LIMIT_MANIFEST_BYTES + 1);
+    text[LIMIT_MANIFEST_BYTES + 1] = 0;
+    forge_header(&f, IMAGE_VERSION, 0);
+    forge_manifest(&f, text);
+    done(&f, "manifest is damaged: it is larger");
+    f = forge_new();
+    forge_header(&f, IMAGE_VERSION, 0);
+    writer_u32(&f.out, RECORD_MAGIC);
+    writer_u32(&f.out, 100 << 20); /* 100 MiB of manifest, by its length */
+    done(&f, "impossible length");
+}
+
+static void test_state_sections(void **state)
+{
+    CLEANUP_FREE uint8_t *data = calloc(1, LIMIT_SECTION_BYTES + 1);
+    char name[LIMIT_NAME_BYTES + 2] = {0};
+    struct forge f;
+
+    (void)state;
+    start(&f);
+    forge_state(&f, 1, "vcpu0", data, 8);
+    done(&f, "section vcpu0 is not at its place");
+    start(&f);
+    forge_state(&f, 0, "vcpu0", data, 8);
+    forge_state(&f, 1, "vcpu0", data, 8);
+    done(&f, "section vcpu0 is there twice");
+    start(&f);
+    forge_state(&f, 0, "vcpu0", data, LIMIT_SECTION_BYTES + 1);
+    done(&f, "larger than a state section may be");
+    start(&f);
+    forge_state(&f, 0, "", data, 8);
+    done(&f, "section number 0 has an invalid name");
+    start(&f);
+    forge_state(&f, 0, "../x", data, 8);
+    done(&f, "section number 0 has an invalid name");
+    memset(name, 'n', sizeof(name) - 1);
+    start(&f);
+    forge_state(&f, 0, name, data, 8);
+    done(&f, "its head makes no sense");
+    start(&f);
+    for (unsigned i = 0; i <= LIMIT_SECTIONS; i++) {
+        snprintf(name, sizeof(name), "s%u", i);
+        forge_state(&f, i, name, data, 1);
+    }
+    done(&f, "one state section too many");
+    start(&f);
+    for (unsigned i = 0; i < 17; i++) {
+        snprintf(name, sizeof(name), "s%u", i);
+        forge_state(&f, i, name, data, LIMIT_SECTION_BYTES);
+    }
+    done(&f, "more state than a machine may have");
+}
+
+static void test_data_sections(void **state)
+{
+    char name[16];
+    struct forge f;
+
+    (void)state;
+    static const struct {
+        uint8_t kind;
+        uint32_t chunk;
+        uint64_t size;
+        const char *what;
+    } bad[] = {
+        {IMAGE_RAM, 65536, UINT64_C(1) << 63, "section x is larger than RAM may be"},
+        {IMAGE_DISK, 65536, UINT64_C(1) << 63, "section x is larger than a disk may be"},
+        {IMAGE_DISK, 65536, UINT64_MAX, "section x is larger than a disk may be"},
+        {IMAGE_DISK, 65536, 64 * TIB + 1, "section x is larger than a disk may be"},
+        {IMAGE_RAM, 0, 4096, "chunk size"},
+        {IMAGE_RAM, 2048, 4096, "chunk size"},
+        {IMAGE_RAM, 65537, 4096, "chunk size"},
+        {IMAGE_RAM, 8 << 20, 4096, "chunk size"},
+        {IMAGE_RAM, 1u << 31, 4096, "chunk size"},
+        {0, 65536, 4096, "unknown kind"},
+        {4, 65536, 4096, "unknown kind"},
+        {255, 65536, 4096, "unknown kind"},
+        {IMAGE_STATE, 65536, 4096, "makes no sense"},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        start(&f);
+        forge_data(&f, 0, bad[i].kind, "x", bad[i].chunk, bad[i].size);
+        done(&f, bad[i].what);
+    }
+    start(&f);
+    for (unsigned i = 0; i <= LIMIT_DISKS; i++) {
+        uint8_t digest[SHA256_BYTES];
+        snprintf(name, sizeof(name), "vd%u", i);
+        forge_data(&f, i, IMAGE_DISK, name, 4096, 4096);
+        forge_begin(&f, "DEND");
+        writer_u32(&f.out, i);
+        for (int zero = 0; zero < 3; zero++)
+            writer_u64(&f.out, 0);
+        sha256("", 0, digest);
+        writer_copy(&f.out, digest, sizeof(digest));
+        forge_end(&f);
+    }
+    done(&f, "section vd16 is one disk too many");
+}
+
+/* A zstd frame of content, in stored; returns its size. */
+static uint32_t frame(uint8_t *stored, size_t room, const void *content, size_t size)
+{
+    return (uint32_t)ZSTD_compress(stored, room, content, size, 1);
+}
+
+static void test_chunk_heads(void **state)
+{
+    uint8_t content[4096] = "x", stored[8192], digest[SHA256_BYTES];
+    uint32_t size = frame(stored, sizeof(stored), content, sizeof(content));
+    static const struct {
+        uint32_t number;
+        uint64_t index;
+        uint32_t content_bytes;
+        const char *what;
+    } bad[] = {
+        {1, 0, 4096, "RAM at 0x0 is damaged: it belongs to another section"},
+        {0, 3, 4096, "RAM at 0x3000 is damaged: it lies behind the end"},
+        {0, UINT64_C(1) << 63, 4096, "it lies behind the end"},
+        {0, UINT64_MAX, 4096, "it lies behind the end"},
+        {0, 0, 4095, "impossible size"},
+        {0, 0, 0, "impossible size"},
+        {0, 2, 4096, "impossible size"}, /* the last one is short */
+    };
+
+    (void)state;
+    sha256(content, sizeof(content), digest);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        struct forge f;
+        start(&f);
+        forge_data(&f, 0, IMAGE_RAM, "ram", 4096, 2 * 4096 + 100);
+        forge_chunk(&f, bad[i].number, bad[i].index, bad[i].content_bytes, stored, size, digest);
+        done(&f, bad[i].what);
+    }
+    struct forge f;
+    start(&f);
+    forge_data(&f, 0, IMAGE_RAM, "ram", 4096, 2 * 4096);
+    forge_chunk(&f, 0, 1, 4096, stored, size, digest);
+    forge_chunk(&f, 0, 1, 4096, stored, size, digest);
+    done(&f, "RAM at 0x1000 is damaged: it is out of order");
+    start(&f);
+    forge_data(&f, 0, IMAGE_RAM, "ram", 4096, 2 * 4096);
+    forge_chunk(&f, 0, 0, 4096, stored, 0, digest);
+    done(&f, "stored bytes have an impossible size");
+}
+
+/* One chunk of 4096 bytes with these stored bytes and nothing after. */
+static void stored_refused(const void *stored, uint32_t size, const uint8_t *digest,
+                           const char *what)
+{
+    struct forge f;
+
+    start(&f);
+    forge_data(&f, 0, IMAGE_DISK, "vda", 4096, 8192);
+    forge_chunk(&f, 0, 1, 4096, stored, size, digest);
+    done(&f, what);
+}
+
+static void test_chunk_content(void **state)
+{
+    CLEANUP_FREE uint8_t *content = calloc(1, MIB);
+    uint8_t stored[8192], digest[SHA256_BYTES];
+
+    (void)state;
+    content[0] = 1;
+    sha256(content, 4096, digest);
+    uint32_t size = frame(stored, sizeof(stored), content, 4096);
+    stored_refused(stored, size, NULL, "the content does not match its SHA-256");
+    stored_refused(stored, size - 1, digest, "it is not one zstd frame");
+    memcpy(stored + size, stored, size);
+    stored_refused(stored, 2 * size, digest, "it is not one zstd frame");
+    stored_refused("no zstd frame", 13, digest, "it is not one zstd frame");
+    /* an honest frame of 1 MiB where 4 KiB are declared */
+    size = frame(stored, sizeof(stored), content, MIB);
+    stored_refused(stored, size, digest, "declares another size");
+    size = frame(stored, sizeof(stored), content, 4095);
+    stored_refused(stored, size, digest, "declares another size");
+    content[0] = 0;
+    sha256(content, 4096, digest);
+    size = frame(stored, sizeof(stored), content, 4096);
+    stored_refused(stored, size, digest, "zeroes are stored");
+}
+
+/* RFC 8878, 3.1.1: frames made by hand.  Magic, descriptor 0xe0: 8 bytes of content size, single
+ * segment; then one RLE block of 128 KiB less one, marked as the last. */
+static void test_lying_frames(void **state)
+{
+    static const uint64_t declared[] = {4096, UINT64_C(1) << 40, UINT64_C(1) << 63, UINT64_MAX,
+                                        UINT64_MAX - 1};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(declared) / sizeof(*declared); i++) {
+        CLEANUP(writer_free) struct writer w = writer_init(64);
+        writer_u32(&w, ZSTD_MAGICNUMBER);
+        writer_u8(&w, 0xe0);
+        writer_u64(&w, declared[i]);
+        uint32_t block = 1 | 1 << 1 | 131071u << 3; /* last, RLE, size */
+        writer_u8(&w, (uint8_t)block);
+        writer_u16(&w, (uint16_t)(block >> 8));
+        writer_u8(&w, 'x');
+        stored_refused(w.data, (uint32_t)w.size, NULL,
+                       i ? "declares another size" : "does not inflate to the declared size");
+    }
+}
+
+/* The peak of this process's memory over its size now, in bytes. */
+static uint64_t status_bytes(const char *key)
+{
+    char text[8192];
+    CLEANUP_FD int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    ssize_t got = read(fd, text, sizeof(text) - 1);
+
+    text[got > 0 ? got : 0] = 0;
+    const char *at = strstr(text, key);
+    return at ? strtoull(at + strlen(key), NULL, 10) * 1024 : 0;
+}
+
+/* 1 GiB of content in the largest chunks goes through writer and reader in bounded memory. */
+static void test_bounded_memory(void **state)
+{
+    CLEANUP_FREE uint8_t *chunk = malloc(LIMIT_CHUNK_BYTES);
+    CLEANUP_FD int fd = memfd_create("image", MFD_CLOEXEC);
+    CLEANUP_FD int reset = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+    struct image_writer *w;
+
+    (void)state;
+    memset(chunk, 'm', LIMIT_CHUNK_BYTES);
+    if (reset < 0 || write(reset, "5", 1) != 1) {
+        print_message("SKIPPED: cannot reset the peak of memory here\n");
+        skip();
+    }
+    uint64_t before = status_bytes("VmRSS:");
+    assert_int_equal(
+        image_writer_create(fd, &(struct image_writer_options){.workers = 16}, "", 0, &w, NULL), 0);
+    assert_int_equal(image_writer_begin(w, IMAGE_DISK, "vda", GIB, LIMIT_CHUNK_BYTES, NULL), 0);
+    for (unsigned i = 0; i < GIB / LIMIT_CHUNK_BYTES; i++)
+        assert_int_equal(image_writer_chunk(w, i, chunk, NULL), 0);
+    assert_int_equal(image_writer_end(w, NULL), 0);
+    assert_int_equal(image_writer_finish(w, NULL, NULL), 0);
+    image_writer_destroy(w);
+    assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+    assert_int_equal(image_read(fd, "image", 16, NULL, NULL, NULL, NULL), 0);
+    uint64_t peak = status_bytes("VmHWM:");
+    assert_true(peak - before < LIMIT_IN_FLIGHT_BYTES + 64 * MIB);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_bit),
+        cmocka_unit_test(test_every_bit_repaired),
+        cmocka_unit_test(test_every_truncation),
+        cmocka_unit_test(test_trailing_bytes),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_orders),
+        cmocka_unit_test(test_header),
+        cmocka_unit_test(test_manifest_size),
+        cmocka_unit_test(test_state_sections),
+        cmocka_unit_test(test_data_sections),
+        cmocka_unit_test(test_chunk_heads),
+        cmocka_unit_test(test_chunk_content),
+        cmocka_unit_test(test_lying_frames),
+        cmocka_unit_test(test_bounded_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
