@@ -33,3 +33,33 @@ check: all tests guest
 	@tests/run.sh $(O) $(O)/san:unit,model,machine,cli $(O)/tsan:unit
 
 .PHONY: guest test check
+
+# The Linux guest: a stock Debian kernel, and the tools' disk that level 1 mounts.
+LINUX  := $(O)/linux
+LEVEL1_MODULES := kvm-amd virtio_pci virtio_blk virtio_net
+LEVEL2_MODULES := virtio_pci virtio_blk virtio-rng evdev button
+
+$(LINUX)/version: tests/linux/fetch-kernel tests/linux/extract-vmlinux
+	$(call quiet,FETCH,Debian kernel)tests/linux/fetch-kernel $(LINUX)
+
+$(LINUX)/guest-probe: tests/linux/guest-probe.c
+	@mkdir -p $(@D)
+	$(call quiet,CC,$@)$(GUEST_CC) -std=gnu11 -D_GNU_SOURCE -O2 $(WARNINGS) -static -pthread -o $@ $<
+
+$(LINUX)/level1.cpio: $(LINUX)/version tests/linux/level1-init tests/linux/make-initramfs
+	$(call quiet,CPIO,$@)tests/linux/make-initramfs $(LINUX) $@ "$(LEVEL1_MODULES)" \
+		tests/linux/level1-init
+
+$(LINUX)/level2.cpio: $(LINUX)/version tests/linux/level2-init tests/linux/make-initramfs \
+		$(LINUX)/guest-probe
+	$(call quiet,CPIO,$@)tests/linux/make-initramfs $(LINUX) $@ "$(LEVEL2_MODULES)" \
+		tests/linux/level2-init $(LINUX)/guest-probe
+
+$(LINUX)/tools.img: $(O)/ferry $(LINUX)/guest-probe $(LINUX)/level2.cpio $(LINUX)/level1.cpio \
+		tests/linux/make-tools-disk
+	$(call quiet,DISK,$@)tests/linux/make-tools-disk $@ $(LINUX)/tools $(O)/ferry \
+		$(LINUX)/guest-probe $(LINUX)/level2.cpio $(LINUX)/vmlinux $(LINUX)/vmlinuz
+
+linux-tools: $(LINUX)/tools.img
+
+.PHONY: linux-tools
