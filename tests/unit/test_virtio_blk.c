@@ -1,0 +1,610 @@
+/* virtio-blk under a driver: data, statuses, durability, hostile requests, quiescing, state. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_pci.h>
+#include <linux/virtio_ring.h>
+
+#include "common/limits.h"
+#include "tests/support/virtio_rig.h"
+#include "vmm/device/virtio_blk.h"
+
+#define DISK_BYTES   (4u << 20)
+#define DISK_SECTORS (DISK_BYTES / 512)
+#define BLK_ID       0x1042
+#define FEATURE(bit) (UINT64_C(1) << (bit))
+
+/* ---- a disk in memory, with faults ---- */
+
+struct ram_disk {
+    struct block block;
+    uint8_t *data;
+    unsigned flushes, discards, zeroes;
+    int fail; /* returned by everything */
+};
+
+static struct ram_disk *from_block(struct block *block)
+{
+    return (struct ram_disk *)block;
+}
+
+static int ram_copy(struct block *block, const struct iovec *iov, int count, uint64_t offset,
+                    bool write)
+{
+    struct ram_disk *disk = from_block(block);
+    if (disk->fail)
+        return disk->fail;
+    for (int n = 0; n < count; n++) {
+        assert_true(offset + iov[n].iov_len <= block->size_bytes);
+        if (write)
+            memcpy(disk->data + offset, iov[n].iov_base, iov[n].iov_len);
+        else
+            memcpy(iov[n].iov_base, disk->data + offset, iov[n].iov_len);
+        offset += iov[n].iov_len;
+    }
+    return 0;
+}
+
+static int ram_read(struct block *block, const struct iovec *iov, int count, uint64_t offset)
+{
+    return ram_copy(block, iov, count, offset, false);
+}
+
+static int ram_write(struct block *block, const struct iovec *iov, int count, uint64_t offset)
+{
+    return ram_copy(block, iov, count, offset, true);
+}
+
+static int ram_flush(struct block *block)
+{
+    from_block(block)->flushes++;
+    return from_block(block)->fail;
+}
+
+static int ram_discard(struct block *block, uint64_t offset, uint64_t size)
+{
+    assert_true(offset + size <= block->size_bytes);
+    from_block(block)->discards++;
+    return from_block(block)->fail;
+}
+
+static int ram_zero(struct block *block, uint64_t offset, uint64_t size, bool may_unmap)
+{
+    (void)may_unmap;
+    assert_true(offset + size <= block->size_bytes);
+    memset(from_block(block)->data + offset, 0, size);
+    from_block(block)->zeroes++;
+    return from_block(block)->fail;
+}
+
+static const struct block_ops ram_ops = {
+    .read = ram_read,
+    .write = ram_write,
+    .flush = ram_flush,
+    .discard = ram_discard,
+    .write_zeroes = ram_zero,
+};
+
+/* ---- the bench: a rig with one disk under a started driver ---- */
+
+struct bench {
+    struct rig rig;
+    struct ram_disk disk;
+    struct device *device;
+    struct driver driver;
+};
+
+static struct device *add_disk(struct rig *rig, struct ram_disk *disk, const char *name,
+                               bool readonly)
+{
+    struct disk_config config = {.size_bytes = DISK_BYTES, .readonly = readonly};
+    strcpy(config.device, name);
+    strcpy(config.serial, "ferry-serial");
+    *disk = (struct ram_disk){
+        .block = {.ops = &ram_ops, .size_bytes = DISK_BYTES, .readonly = readonly, .active = true}};
+    disk->data = malloc(DISK_BYTES);
+    assert_non_null(disk->data);
+    for (unsigned n = 0; n < DISK_BYTES; n++)
+        disk->data[n] = (uint8_t)(n * 2654435761u >> 24);
+    struct device *device;
+    struct ferry_error err = {0};
+    if (virtio_blk_create(&rig->platform, rig->pci, &config, &disk->block, &device, &err))
+        fail_msg("%s", err.message);
+    assert_int_equal(device->ops->resume(device, NULL), 0);
+    return device;
+}
+
+static void bench_open(struct bench *bench, bool readonly, uint64_t without)
+{
+    rig_create(&bench->rig, -1);
+    bench->device = add_disk(&bench->rig, &bench->disk, "vda", readonly);
+    driver_start(&bench->driver, &bench->rig, rig_find(&bench->rig, BLK_ID, 0), without);
+}
+
+static void bench_close(struct bench *bench)
+{
+    bench->device->ops->destroy(bench->device);
+    rig_destroy(&bench->rig);
+    free(bench->disk.data);
+}
+
+static uint8_t *data_of(struct bench *bench)
+{
+    return rig_ram(&bench->rig, DRIVER_DATA_GPA);
+}
+
+static uint64_t interrupts(struct device *device, unsigned vector)
+{
+    uint64_t count = 0;
+    const struct virtio_device *virtio = (const struct virtio_device *)device;
+    return read(virtio->msix.fd[vector], &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+
+/* ---- what must work ---- */
+
+static void test_configuration_describes_the_disk(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, 0);
+    struct rig *rig = &bench.rig;
+    uint64_t config = bench.driver.config;
+    assert_int_equal(rig_mmio_read(rig, config, 8), DISK_SECTORS);
+    assert_int_equal(rig_mmio_read(rig, config + offsetof(struct virtio_blk_config, seg_max), 4),
+                     LIMIT_CHAIN_DESCRIPTORS - 2);
+    assert_int_equal(rig_mmio_read(rig, config + offsetof(struct virtio_blk_config, blk_size), 4),
+                     512);
+    uint64_t features = driver_offered(&bench.driver);
+    assert_true(features & FEATURE(VIRTIO_F_VERSION_1));
+    assert_true(features & FEATURE(VIRTIO_BLK_F_FLUSH));
+    assert_true(features & FEATURE(VIRTIO_BLK_F_DISCARD));
+    assert_false(features & FEATURE(VIRTIO_BLK_F_RO));
+    bench_close(&bench);
+}
+
+static void test_reads_and_writes(void **state)
+{
+    struct bench bench;
+    uint32_t length;
+    (void)state;
+    for (unsigned variant = 0; variant < 4; variant++) {
+        bool indirect = variant & 1;
+        uint64_t without = variant & 2 ? FEATURE(VIRTIO_RING_F_EVENT_IDX) : 0;
+        bench_open(&bench, false, without);
+        assert_int_equal(
+            driver_block(&bench.driver, VIRTIO_BLK_T_IN, 8, 4096, false, indirect, &length), 0);
+        assert_int_equal(length, 4097);
+        assert_memory_equal(data_of(&bench), bench.disk.data + 8 * 512, 4096);
+        memset(data_of(&bench), 0x5a, 512 * 3);
+        assert_int_equal(driver_block(&bench.driver, VIRTIO_BLK_T_OUT, DISK_SECTORS - 3, 512 * 3,
+                                      true, indirect, &length),
+                         0);
+        assert_int_equal(length, 1);
+        assert_memory_equal(data_of(&bench), bench.disk.data + DISK_BYTES - 512 * 3, 512 * 3);
+        assert_true(interrupts(bench.device, 0) >= 1);
+        bench_close(&bench);
+    }
+}
+
+static void test_random_requests_match_a_model(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, 0);
+    uint8_t *model = malloc(DISK_BYTES);
+    assert_non_null(model);
+    memcpy(model, bench.disk.data, DISK_BYTES);
+    srand(7);
+    for (unsigned round = 0; round < 3000; round++) {
+        uint32_t sectors = 1 + (uint32_t)rand() % 64;
+        uint64_t sector = (uint64_t)rand() % (DISK_SECTORS - sectors + 1);
+        uint32_t bytes = sectors * 512;
+        bool indirect = rand() & 1;
+        if (rand() % 2) {
+            for (unsigned n = 0; n < bytes; n++)
+                data_of(&bench)[n] = (uint8_t)rand();
+            memcpy(model + sector * 512, data_of(&bench), bytes);
+            assert_int_equal(
+                driver_block(&bench.driver, VIRTIO_BLK_T_OUT, sector, bytes, true, indirect, NULL),
+                0);
+        } else {
+            assert_int_equal(
+                driver_block(&bench.driver, VIRTIO_BLK_T_IN, sector, bytes, false, indirect, NULL),
+                0);
+            assert_memory_equal(data_of(&bench), model + sector * 512, bytes);
+        }
+    }
+    assert_memory_equal(bench.disk.data, model, DISK_BYTES);
+    free(model);
+    bench_close(&bench);
+}
+
+static void test_many_in_flight(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, 0);
+    struct rig *rig = &bench.rig;
+    enum { REQUESTS = 20, ROUNDS = 200 };
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned n = 0; n < REQUESTS; n++) {
+            uint64_t at = DRIVER_DATA_GPA + 0x1000u * n;
+            struct virtio_blk_outhdr *header = rig_ram(rig, at + 0x800);
+            *header = (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_IN, .sector = round + n};
+            const struct driver_buffer buffers[] = {
+                {at + 0x800, 16, false}, {at, 512, true}, {at + 0x900, 1, true}};
+            driver_chain(&bench.driver, (uint16_t)(3 * n), buffers, 3);
+            driver_publish(&bench.driver, (uint16_t)(3 * n));
+            if (n % 7 == 0)
+                driver_kick(&bench.driver);
+        }
+        driver_kick(&bench.driver);
+        for (unsigned n = 0; n < REQUESTS; n++) {
+            uint32_t head = driver_wait(&bench.driver, NULL);
+            uint64_t at = DRIVER_DATA_GPA + 0x1000u * (head / 3);
+            assert_memory_equal(rig_ram(rig, at), bench.disk.data + (round + head / 3) * 512, 512);
+        }
+    }
+    bench_close(&bench);
+}
+
+static void test_flush_id_discard_zeroes(void **state)
+{
+    struct bench bench;
+    uint32_t length;
+    (void)state;
+    bench_open(&bench, false, 0);
+    struct driver *driver = &bench.driver;
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_FLUSH, 0, 0, true, false, NULL), 0);
+    assert_int_equal(bench.disk.flushes, 1);
+
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_GET_ID, 0, 20, false, false, &length), 0);
+    assert_int_equal(length, 21);
+    assert_memory_equal(data_of(&bench), "ferry-serial\0\0\0\0\0\0\0\0", 20);
+
+    struct virtio_blk_discard_write_zeroes *range = (void *)data_of(&bench);
+    range[0] = (struct virtio_blk_discard_write_zeroes){.sector = 8, .num_sectors = 8};
+    range[1] = (struct virtio_blk_discard_write_zeroes){.sector = 64, .num_sectors = 8};
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_DISCARD, 0, 32, true, false, NULL), 0);
+    assert_int_equal(bench.disk.discards, 2);
+
+    range[0].flags = VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, true, false, NULL), 0);
+    assert_int_equal(bench.disk.zeroes, 1);
+    for (unsigned n = 0; n < 8 * 512; n++)
+        assert_int_equal(bench.disk.data[8 * 512 + n], 0);
+    bench_close(&bench);
+}
+
+static void test_without_flush_every_write_is_durable(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, FEATURE(VIRTIO_BLK_F_FLUSH));
+    assert_int_equal(driver_block(&bench.driver, VIRTIO_BLK_T_OUT, 0, 512, true, false, NULL), 0);
+    assert_int_equal(bench.disk.flushes, 1);
+    bench_close(&bench);
+}
+
+static void test_several_disks(void **state)
+{
+    struct rig rig;
+    struct ram_disk disks[3];
+    struct device *devices[3];
+    (void)state;
+    rig_create(&rig, -1);
+    for (unsigned n = 0; n < 3; n++) {
+        devices[n] = add_disk(&rig, &disks[n], (const char *[]){"vda", "vdb", "vdc"}[n], n == 2);
+        memset(disks[n].data, (int)n + 1, 512);
+    }
+    for (unsigned n = 0; n < 3; n++) {
+        struct driver driver;
+        driver_start(&driver, &rig, rig_find(&rig, BLK_ID, n), 0);
+        assert_int_equal(driver_block(&driver, VIRTIO_BLK_T_IN, 0, 512, false, false, NULL), 0);
+        assert_int_equal(*(uint8_t *)rig_ram(&rig, DRIVER_DATA_GPA), n + 1);
+    }
+    for (unsigned n = 0; n < 3; n++) {
+        devices[n]->ops->destroy(devices[n]);
+        free(disks[n].data);
+    }
+    rig_destroy(&rig);
+}
+
+/* ---- what must be refused ---- */
+
+static void test_readonly_refuses_changes(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, true, 0);
+    struct driver *driver = &bench.driver;
+    assert_true(driver->features & FEATURE(VIRTIO_BLK_F_RO));
+    assert_false(driver->features & FEATURE(VIRTIO_BLK_F_DISCARD));
+    uint8_t before = bench.disk.data[0];
+    data_of(&bench)[0] = (uint8_t)~before;
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_OUT, 0, 512, true, false, NULL),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_DISCARD, 0, 16, true, false, NULL),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, true, false, NULL),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(bench.disk.data[0], before);
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_IN, 0, 512, false, false, NULL), 0);
+    bench_close(&bench);
+}
+
+static void test_bad_requests_get_a_status(void **state)
+{
+    struct bench bench;
+    uint32_t length;
+    (void)state;
+    bench_open(&bench, false, 0);
+    struct driver *driver = &bench.driver;
+    const uint64_t sectors[] = {DISK_SECTORS, DISK_SECTORS - 1, UINT64_MAX, UINT64_MAX / 512};
+    for (unsigned n = 0; n < 4; n++) {
+        assert_int_equal(
+            driver_block(driver, VIRTIO_BLK_T_IN, sectors[n], 1024, false, false, &length),
+            VIRTIO_BLK_S_IOERR);
+        assert_int_equal(length, 0);
+        assert_int_equal(
+            driver_block(driver, VIRTIO_BLK_T_OUT, sectors[n], 1024, true, false, NULL),
+            VIRTIO_BLK_S_IOERR);
+    }
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_IN, 0, 513, false, false, NULL),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(driver_block(driver, 99, 0, 512, false, false, NULL), VIRTIO_BLK_S_UNSUPP);
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_SECURE_ERASE, 0, 16, true, false, NULL),
+                     VIRTIO_BLK_S_UNSUPP);
+    bench_close(&bench);
+}
+
+static void test_bad_ranges_get_a_status(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, 0);
+    struct driver *driver = &bench.driver;
+    struct virtio_blk_discard_write_zeroes *range = (void *)data_of(&bench);
+    *range = (struct virtio_blk_discard_write_zeroes){.num_sectors = 8, .flags = 1};
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_DISCARD, 0, 16, true, false, NULL),
+                     VIRTIO_BLK_S_UNSUPP);
+    range->flags = 2;
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, true, false, NULL),
+                     VIRTIO_BLK_S_UNSUPP);
+    *range = (struct virtio_blk_discard_write_zeroes){.sector = UINT64_MAX, .num_sectors = 8};
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_DISCARD, 0, 16, true, false, NULL),
+                     VIRTIO_BLK_S_IOERR);
+    *range = (struct virtio_blk_discard_write_zeroes){.num_sectors = UINT32_MAX};
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, true, false, NULL),
+                     VIRTIO_BLK_S_IOERR);
+    range->num_sectors = 8;
+    /* Not whole ranges; none; more than write zeroes takes; more than discard takes. */
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_DISCARD, 0, 17, true, false, NULL),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_DISCARD, 0, 0, true, false, NULL),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_WRITE_ZEROES, 0, 32, true, false, NULL),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_DISCARD, 0, 16 * (LIMIT_BLK_SEGMENTS + 1),
+                                  true, false, NULL),
+                     VIRTIO_BLK_S_IOERR);
+    assert_int_equal(bench.disk.discards + bench.disk.zeroes, 0);
+    bench_close(&bench);
+}
+
+static void test_host_errors_get_a_status(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, 0);
+    struct driver *driver = &bench.driver;
+    bench.disk.fail = -5;
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_IN, 0, 512, false, false, NULL), 1);
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_OUT, 0, 512, true, false, NULL), 1);
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_FLUSH, 0, 0, true, false, NULL), 1);
+    bench.disk.fail = 0;
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_IN, 0, 512, false, false, NULL), 0);
+    bench_close(&bench);
+}
+
+static void test_requests_without_header_or_status_break_the_device(void **state)
+{
+    static const struct driver_buffer shapes[][2] = {
+        {{DRIVER_DATA_GPA, 15, false}, {DRIVER_DATA_GPA, 1, true}},    /* header too short */
+        {{DRIVER_DATA_GPA, 16, false}, {DRIVER_DATA_GPA, 512, false}}, /* nowhere for a status */
+        {{DRIVER_DATA_GPA, 16, true}, {DRIVER_DATA_GPA, 512, true}},   /* no header at all */
+    };
+    (void)state;
+    for (unsigned n = 0; n < 3; n++) {
+        struct bench bench;
+        bench_open(&bench, false, 0);
+        memset(data_of(&bench), 0, 512);
+        driver_chain(&bench.driver, 0, shapes[n], 2);
+        driver_publish(&bench.driver, 0);
+        driver_kick(&bench.driver);
+        driver_wait_status(&bench.driver, VIRTIO_CONFIG_S_NEEDS_RESET);
+        assert_false(driver_has_used(&bench.driver));
+        /* The state of a broken device can be saved and loaded, and a reset mends it. */
+        bench.device->ops->quiesce(bench.device, NULL);
+        assert_int_equal(interrupts(bench.device, 1), 1); /* configuration change */
+        struct writer saved = rig_save(bench.device);
+        assert_int_equal(rig_load(&bench.rig, bench.device, saved.data, saved.size, NULL), 0);
+        writer_free(&saved);
+        bench.device->ops->resume(bench.device, NULL);
+        assert_true(driver_status(&bench.driver) & VIRTIO_CONFIG_S_NEEDS_RESET);
+        driver_start(&bench.driver, &bench.rig, bench.driver.slot, 0);
+        assert_int_equal(driver_block(&bench.driver, VIRTIO_BLK_T_IN, 0, 512, false, false, NULL),
+                         0);
+        bench_close(&bench);
+    }
+}
+
+/* ---- quiescing ---- */
+
+static void test_kicks_while_quiesced_are_not_lost(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, 0);
+    struct driver *driver = &bench.driver;
+    struct device *device = bench.device;
+    const struct driver_buffer buffers[] = {{DRIVER_DATA_GPA + 0x800, 16, false},
+                                            {DRIVER_DATA_GPA, 512, true},
+                                            {DRIVER_DATA_GPA + 0x900, 1, true}};
+    for (unsigned round = 0; round < 300; round++) {
+        struct virtio_blk_outhdr *header = rig_ram(&bench.rig, buffers[0].gpa);
+        *header = (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_IN, .sector = round};
+        driver_chain(driver, 0, buffers, 3);
+        if (round % 3 == 0) { /* kick before, while it may be running */
+            driver_publish(driver, 0);
+            driver_kick(driver);
+            assert_int_equal(device->ops->quiesce(device, NULL), 0);
+        } else { /* kick meanwhile */
+            assert_int_equal(device->ops->quiesce(device, NULL), 0);
+            driver_publish(driver, 0);
+            driver_kick(driver);
+            assert_false(driver_has_used(driver));
+        }
+        if (round % 2) { /* written down and loaded into itself: the kick's eventfd is lost then */
+            struct writer saved = rig_save(device);
+            assert_int_equal(rig_load(&bench.rig, device, saved.data, saved.size, NULL), 0);
+            writer_free(&saved);
+        }
+        assert_int_equal(device->ops->resume(device, NULL), 0);
+        driver_wait(driver, NULL);
+        assert_memory_equal(data_of(&bench), bench.disk.data + round * 512, 512);
+    }
+    bench_close(&bench);
+}
+
+static void test_a_load_repeats_the_interrupt(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, 0);
+    bench.device->ops->quiesce(bench.device, NULL);
+    interrupts(bench.device, 0);
+    struct writer saved = rig_save(bench.device);
+    assert_int_equal(rig_load(&bench.rig, bench.device, saved.data, saved.size, NULL), 0);
+    writer_free(&saved);
+    assert_int_equal(interrupts(bench.device, 0), 0);
+    bench.device->ops->resume(bench.device, NULL);
+    assert_int_equal(interrupts(bench.device, 0), 1);
+    bench_close(&bench);
+}
+
+static void test_continues_in_another_machine(void **state)
+{
+    struct bench source, destination;
+    (void)state;
+    bench_open(&source, false, 0);
+    for (unsigned n = 0; n < 100; n++)
+        driver_block(&source.driver, VIRTIO_BLK_T_IN, n, 512, false, n & 1, NULL);
+    source.device->ops->quiesce(source.device, NULL);
+    struct writer saved = rig_save(source.device);
+
+    rig_create(&destination.rig, -1);
+    destination.device = add_disk(&destination.rig, &destination.disk, "vda", false);
+    destination.device->ops->quiesce(destination.device, NULL);
+    memcpy(rig_ram(&destination.rig, 0), rig_ram(&source.rig, 0), RIG_RAM_BYTES);
+    struct ferry_error err = {0};
+    if (rig_load(&destination.rig, destination.device, saved.data, saved.size, &err))
+        fail_msg("%s: %s", err.about, err.message);
+    struct writer again = rig_save(destination.device);
+    assert_int_equal(again.size, saved.size);
+    assert_memory_equal(again.data, saved.data, saved.size);
+    destination.device->ops->resume(destination.device, NULL);
+
+    destination.driver = source.driver;
+    destination.driver.rig = &destination.rig;
+    for (unsigned n = 0; n < 100; n++)
+        assert_int_equal(
+            driver_block(&destination.driver, VIRTIO_BLK_T_IN, n, 512, false, n & 1, NULL), 0);
+    writer_free(&saved);
+    writer_free(&again);
+    bench_close(&source);
+    bench_close(&destination);
+}
+
+static void test_foreign_disks_are_refused(void **state)
+{
+    struct bench bench;
+    struct virtio_blk_state blk = {0};
+    (void)state;
+    bench_open(&bench, false, 0);
+    struct device *device = bench.device;
+    device->ops->quiesce(device, NULL);
+    device->ops->capture(device, &blk);
+    assert_int_equal(device->ops->accept(device, &blk, NULL), 0);
+    blk.capacity++;
+    assert_int_not_equal(device->ops->accept(device, &blk, NULL), 0);
+    blk.capacity--;
+    blk.readonly = true;
+    assert_int_not_equal(device->ops->accept(device, &blk, NULL), 0);
+    bench_close(&bench);
+}
+
+static void test_an_inactive_disk_does_not_resume(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, 0);
+    bench.device->ops->quiesce(bench.device, NULL);
+    bench.disk.block.active = false;
+    assert_int_not_equal(bench.device->ops->resume(bench.device, NULL), 0);
+    bench.disk.block.active = true;
+    assert_int_equal(bench.device->ops->resume(bench.device, NULL), 0);
+    bench_close(&bench);
+}
+
+static void test_dma_marks_pages_dirty(void **state)
+{
+    struct bench bench;
+    uint64_t bitmap[RIG_RAM_BYTES / 4096 / 64] = {0};
+    (void)state;
+    bench_open(&bench, false, 0);
+    assert_int_equal(memory_track_start(bench.rig.platform.memory), 0);
+    driver_block(&bench.driver, VIRTIO_BLK_T_IN, 0, 3 * 4096, false, false, NULL);
+    bench.device->ops->quiesce(bench.device, NULL);
+    memory_track_collect(bench.rig.platform.memory, 0, RIG_RAM_BYTES / 4096, bitmap);
+    for (uint64_t page = DRIVER_DATA_GPA / 4096; page < DRIVER_DATA_GPA / 4096 + 3; page++)
+        assert_true(bitmap[page / 64] >> (page % 64) & 1);
+    uint64_t used = bench.driver.queue.used / 4096, status = DRIVER_DATA_GPA / 4096 - 1;
+    assert_true(bitmap[used / 64] >> (used % 64) & 1);
+    assert_true(bitmap[status / 64] >> (status % 64) & 1);
+    memory_track_stop(bench.rig.platform.memory);
+    bench_close(&bench);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_configuration_describes_the_disk),
+        cmocka_unit_test(test_reads_and_writes),
+        cmocka_unit_test(test_random_requests_match_a_model),
+        cmocka_unit_test(test_many_in_flight),
+        cmocka_unit_test(test_flush_id_discard_zeroes),
+        cmocka_unit_test(test_without_flush_every_write_is_durable),
+        cmocka_unit_test(test_several_disks),
+        cmocka_unit_test(test_readonly_refuses_changes),
+        cmocka_unit_test(test_bad_requests_get_a_status),
+        cmocka_unit_test(test_bad_ranges_get_a_status),
+        cmocka_unit_test(test_host_errors_get_a_status),
+        cmocka_unit_test(test_requests_without_header_or_status_break_the_device),
+        cmocka_unit_test(test_kicks_while_quiesced_are_not_lost),
+        cmocka_unit_test(test_a_load_repeats_the_interrupt),
+        cmocka_unit_test(test_continues_in_another_machine),
+        cmocka_unit_test(test_foreign_disks_are_refused),
+        cmocka_unit_test(test_an_inactive_disk_does_not_resume),
+        cmocka_unit_test(test_dma_marks_pages_dirty),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
