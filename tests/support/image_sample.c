@@ -81,6 +81,16 @@ void sample_small(struct sample *sample)
     }
 }
 
+void sample_example(struct sample *sample)
+{
+    *sample = (struct sample){.manifest = "{}"};
+    sample_add(sample, IMAGE_STATE, "rtc", 2, 0, 0);
+    memcpy(sample->sections[0].content, "hi", 2);
+    sample_add(sample, IMAGE_RAM, "ram", 3 * 4096, 4096, 1);
+    memset(sample->sections[1].content, 0, 3 * 4096);
+    memset(sample->sections[1].content + 4096, 'A', 4096);
+}
+
 void sample_free(struct sample *sample)
 {
     for (unsigned i = 0; i < sample->count; i++)

@@ -33,6 +33,8 @@ void sample_add(struct sample *sample, enum image_section_kind kind, const char 
 void sample_fill(struct sample *sample, uint64_t seed);
 /* State, RAM and a disk in a few KiB, for exhaustive tests. */
 void sample_small(struct sample *sample);
+/* The worked example of FORMAT.md. */
+void sample_example(struct sample *sample);
 void sample_free(struct sample *sample);
 /* Into fd; returns what the writer returned. */
 int sample_write(const struct sample *sample, int fd, const struct image_writer_options *options,

@@ -324,6 +324,60 @@ static void test_write_error(void **state)
     sample_free(&sample);
 }
 
+/* The bytes of FORMAT.md's worked example: lines of an address and up to 16 bytes. */
+static size_t example_bytes(uint8_t *image, size_t room)
+{
+    CLEANUP_FREE uint8_t *text = NULL;
+    size_t text_size, size = 0;
+
+    assert_int_equal(file_read("imagefmt/FORMAT.md", MIB, &text, &text_size, NULL), 0);
+    for (char *line = strtok((char *)text, "\n"); line; line = strtok(NULL, "\n")) {
+        char *end;
+        if (strncmp(line, "    0000", 8) || strlen(line) < 15)
+            continue;
+        assert_int_equal(strtoul(line, &end, 16), size);
+        for (; *end == ' ' && size < room; size++)
+            image[size] = (uint8_t)strtoul(end, &end, 16);
+    }
+    return size;
+}
+
+static void test_worked_example(void **state)
+{
+    uint8_t documented[4096];
+    struct sample sample;
+    size_t size = 0, documented_size = example_bytes(documented, sizeof(documented));
+
+    (void)state;
+    sample_example(&sample);
+    CLEANUP_FD int fd = sample_fd(documented, documented_size);
+    assert_int_equal(sample_compare(&sample, fd, 1, NULL, NULL), 0);
+    CLEANUP_FREE uint8_t *image = sample_image(&sample, NULL, &size);
+    assert_int_equal(size, documented_size);
+    assert_memory_equal(image, documented, size);
+    sample_free(&sample);
+}
+
+/* An image written when this version of the format was made (with zstd 1.5.4) is read for ever. */
+static void test_golden(void **state)
+{
+    struct sample sample;
+    CLEANUP_FREE uint8_t *image = NULL;
+    struct image_summary summary;
+    uint8_t root[SHA256_BYTES];
+    size_t size;
+
+    (void)state;
+    sample_small(&sample);
+    assert_int_equal(file_read("tests/fuzz/corpus/image/small", MIB, &image, &size, NULL), 0);
+    CLEANUP_FD int fd = sample_fd(image, size);
+    assert_int_equal(sample_compare(&sample, fd, 1, &summary, NULL), 0);
+    CLEANUP_FD int other = memfd_create("image", MFD_CLOEXEC);
+    assert_int_equal(sample_write(&sample, other, NULL, root, NULL), 0);
+    assert_memory_equal(root, summary.root, SHA256_BYTES);
+    sample_free(&sample);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -331,7 +385,8 @@ int main(void)
         cmocka_unit_test(test_deterministic), cmocka_unit_test(test_root),
         cmocka_unit_test(test_zero_is_free),  cmocka_unit_test(test_many_chunks),
         cmocka_unit_test(test_zstd_reads_it), cmocka_unit_test(test_writer_usage),
-        cmocka_unit_test(test_write_error),
+        cmocka_unit_test(test_write_error),   cmocka_unit_test(test_worked_example),
+        cmocka_unit_test(test_golden),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

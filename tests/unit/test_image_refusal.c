@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -459,6 +460,92 @@ static void test_lying_frames(void **state)
     }
 }
 
+static void forge_page(struct forge *f, uint64_t index, size_t offset, uint32_t size,
+                       const uint8_t digest[SHA256_BYTES])
+{
+    forge_begin(f, "PAGE");
+    writer_u32(&f->out, 0);
+    writer_u32(&f->out, 1);
+    writer_u64(&f->out, index);
+    writer_u64(&f->out, offset);
+    writer_u32(&f->out, size);
+    writer_copy(&f->out, digest, SHA256_BYTES);
+    forge_end(f);
+}
+
+/* Pages and index records are full but for the last: their places must be computable. */
+static void test_page_rules(void **state)
+{
+    uint8_t content[4096] = "x", stored[8192], digest[SHA256_BYTES], section[SHA256_BYTES];
+    uint32_t size = frame(stored, sizeof(stored), content, sizeof(content));
+    struct forge f;
+
+    (void)state;
+    sha256(content, sizeof(content), digest);
+    start(&f);
+    forge_data(&f, 0, IMAGE_DISK, "vda", 4096, 8 * MIB);
+    size_t offset = f.out.size;
+    forge_chunk(&f, 0, 0, 4096, stored, size, digest);
+    forge_page(&f, 0, offset, size, digest);
+    forge_chunk(&f, 0, 1, 4096, stored, size, digest);
+    done(&f, "its index page is missing");
+
+    start(&f);
+    forge_data(&f, 0, IMAGE_DISK, "vda", 4096, 8 * MIB);
+    for (unsigned i = 0; i <= PAGE_CHUNKS; i++)
+        forge_chunk(&f, 0, i, 4096, stored, size, digest);
+    done(&f, "its index page is missing");
+
+    /* an end that is right in all but the page before it */
+    uint8_t counted[8 + SHA256_BYTES] = {0};
+    memcpy(counted + 8, digest, SHA256_BYTES);
+    sha256(counted, sizeof(counted), section);
+    for (int with_page = 0; with_page < 2; with_page++) {
+        start(&f);
+        forge_data(&f, 0, IMAGE_DISK, "vda", 4096, 4096);
+        offset = f.out.size;
+        forge_chunk(&f, 0, 0, 4096, stored, size, digest);
+        if (with_page)
+            forge_page(&f, 0, offset, size, digest);
+        forge_begin(&f, "DEND");
+        writer_u32(&f.out, 0);
+        writer_u64(&f.out, 1);
+        writer_u64(&f.out, 4096);
+        writer_u64(&f.out, size);
+        writer_copy(&f.out, section, SHA256_BYTES);
+        forge_end(&f);
+        done(&f, with_page ? "ends early" : "section vda does not match");
+    }
+
+    start(&f);
+    for (int twice = 0; twice < 2; twice++) {
+        forge_begin(&f, "INDX");
+        writer_u32(&f.out, 1);
+        for (int i = 0; i < 3; i++)
+            writer_u64(&f.out, 0);
+        forge_end(&f);
+    }
+    done(&f, "the index is damaged: it has an impossible length");
+}
+
+/* A record that lies elsewhere than it says, with a right sum. */
+static void test_moved_record(void **state)
+{
+    struct forge f = forge_new();
+
+    (void)state;
+    forge_header(&f, IMAGE_VERSION, 0);
+    forge_manifest(&f, "{}");
+    size_t start_of_state = f.out.size;
+    forge_state(&f, 0, "vcpu0", "state", 5);
+    uint8_t *record = f.out.data + start_of_state;
+    size_t size = f.out.size - start_of_state;
+    record[12] ^= 1;
+    uint64_t sum = htole64(xxh3(record, size - RECORD_SUM_BYTES));
+    memcpy(record + size - RECORD_SUM_BYTES, &sum, sizeof(sum));
+    done(&f, "section vcpu0 is damaged: it belongs elsewhere");
+}
+
 /* The peak of this process's memory over its size now, in bytes. */
 static uint64_t status_bytes(const char *key)
 {
@@ -516,6 +603,8 @@ int main(void)
         cmocka_unit_test(test_chunk_heads),
         cmocka_unit_test(test_chunk_content),
         cmocka_unit_test(test_lying_frames),
+        cmocka_unit_test(test_page_rules),
+        cmocka_unit_test(test_moved_record),
         cmocka_unit_test(test_bounded_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
