@@ -63,3 +63,22 @@ $(LINUX)/tools.img: $(O)/ferry $(LINUX)/guest-probe $(LINUX)/level2.cpio $(LINUX
 linux-tools: $(LINUX)/tools.img
 
 .PHONY: linux-tools
+
+# Figures beside Debian's QEMU; RUNS=N, BENCH=move,boot,memory choose.
+bench:
+	@tools/install-packages bench
+	@$(MAKE) --no-print-directory bench-run
+
+bench-run: all guest
+	@tests/bench/bench.py $(O)
+
+# Moves to and fro for SOAK seconds.
+SOAK ?= 1000
+soak:
+	@tools/install-packages bench
+	@$(MAKE) --no-print-directory soak-run
+
+soak-run: all guest
+	@PINGPONG_SECONDS=$(SOAK) tests/guest/pingpong.sh $(O)
+
+.PHONY: bench bench-run soak soak-run
