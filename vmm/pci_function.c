@@ -147,7 +147,7 @@ void pci_function_add_msix(struct pci_function *function, unsigned bar, struct p
     uint8_t body[10];
     put(body, 0, msix->count - 1, 2);
     put(body, 2, bar, 4); /* the table, at offset 0 */
-    put(body, 6, PCI_MSIX_PBA_OFFSET | bar, 4);
+    put(body, 6, MSIX_PENDING_OFFSET | bar, 4);
     pci_function_add_bar(function, bar, &region, false);
     function->msix = msix;
     function->msix_offset =

@@ -142,8 +142,8 @@ void pci_msix_set_control(struct pci_msix *msix, uint16_t control)
 
 static uint32_t read_dword(const struct pci_msix *msix, uint64_t offset)
 {
-    if (offset >= PCI_MSIX_PBA_OFFSET) {
-        uint64_t first = (offset - PCI_MSIX_PBA_OFFSET) * 8;
+    if (offset >= MSIX_PENDING_OFFSET) {
+        uint64_t first = (offset - MSIX_PENDING_OFFSET) * 8;
         uint32_t bits = 0;
         for (uint64_t n = first; n < first + 32 && n < msix->count; n++)
             bits |= (uint32_t)msix->vectors[n].pending << (n - first);

@@ -20,7 +20,7 @@
 
 #define PCI_MSIX_VECTORS    64     /* most vectors of a function */
 #define PCI_MSIX_BAR_BYTES  4096u  /* of the BAR that holds both structures */
-#define PCI_MSIX_PBA_OFFSET 0x800u /* the table lies at 0 */
+#define MSIX_PENDING_OFFSET 0x800u /* the table lies at 0 */
 
 /* One vector as it is written down. */
 struct pci_msix_vector {
