@@ -46,6 +46,11 @@ json_t *machine_config_to_json(const struct machine_config *config);
  */
 int machine_config_from_json(const json_t *json, struct machine_config *config,
                              struct ferry_error *err);
+/*
+ * What holds for any machine, whoever describes it: counts and sizes within the limits, names of
+ * the right form, disks named by position.  Errors are FERRY_USAGE and name the member.
+ */
+int machine_config_check(const struct machine_config *config, struct ferry_error *err);
 /* A machine name: 1..LIMIT_NAME_BYTES of [A-Za-z0-9._-], not starting with '.' or '-'. */
 bool machine_name_valid(const char *name);
 

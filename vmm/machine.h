@@ -3,9 +3,10 @@
  * the whole: boot, run, pause, write down, load, give away.
  *
  * Life: machine_create (everything exists, nothing runs, disks not yet owned) -> machine_boot or
- * machine_load_* -> machine_start -> machine_pause / machine_resume ... -> machine_destroy.
+ * machine_load_* -> machine_resume / machine_pause ... -> machine_destroy.
  * All calls come from one thread at a time unless said otherwise; vCPUs and block I/O have threads
- * of their own.  The machine tells its owner of changes by `event`, from any thread.
+ * of their own.  The machine tells its owner of changes by `event`, from any thread; the
+ * handler passes the word on and calls nothing of this header.
  */
 #ifndef FERRY_VMM_MACHINE_H
 #define FERRY_VMM_MACHINE_H
@@ -33,6 +34,9 @@ struct machine_host {
     const struct log *log;
     /* Bytes the guest wrote to COM1, from a vCPU thread; NULL: dropped. */
     void (*serial_output)(void *opaque, const uint8_t *data, size_t size);
+    /* COM1 has room again after machine_serial_input took less than it was given, from a vCPU
+     * thread: pass the word on.  May be NULL. */
+    void (*serial_room)(void *opaque);
     struct block *disks[LIMIT_DISKS]; /* by disk_config order; owned by the machine from create */
     void (*event)(void *opaque, enum machine_event event);
     void *opaque;
@@ -45,15 +49,20 @@ struct boot_source {
 };
 
 /*
- * Fills in what the host decides for a new machine: vm_id, generation, CPUID of cpu_model, TSC.
- * The caller has set name, cpus, memory_bytes, cpu_model, disks.
+ * Fills in what the host decides for a new machine: vm_id, generation, epoch, CPUID of cpu_model
+ * (empty: "host").  The caller has set name, cpus, memory_bytes, cpu_model, disks.  tsc_khz stays
+ * 0: machine_create fills it in, see machine_config.
  */
 int machine_config_complete(struct machine_config *config, struct ferry_error *err);
 
-/* KVM VM, RAM, vCPUs (threads parked), devices.  On failure host's disks are closed too. */
+/*
+ * KVM VM, RAM, vCPUs (threads parked), devices.  Refuses a CPU or a TSC frequency that this host
+ * cannot give.  On failure host's disks are closed too.
+ */
 int machine_create(const struct machine_config *config, const struct machine_host *host,
                    struct machine **out, struct ferry_error *err);
 void machine_destroy(struct machine *machine); /* stops the vCPUs; NULL is fine */
+/* As created, with tsc_khz known. */
 const struct machine_config *machine_config(const struct machine *machine);
 struct memory *machine_memory(struct machine *machine);
 /* New epoch of ownership (after a move), new generation id (before a restored guest runs). */
@@ -69,12 +78,18 @@ struct block *machine_disk(struct machine *machine, uint32_t index); /* use only
 /* Load kernel, initrd and command line, and set vCPU 0 to its entry. */
 int machine_boot(struct machine *machine, const struct boot_source *source,
                  struct ferry_error *err);
-/* vCPUs run (from boot, load, or pause).  The clocks have stood still since pause. */
+/*
+ * vCPUs run (from boot, load, or pause).  Needs the disks.  The guest's clocks have run on over a
+ * pause (see machine_run.c).  -ESHUTDOWN: the guest has switched itself off, asked for a reset
+ * (machine_reset first) or failed.
+ */
 int machine_resume(struct machine *machine, struct ferry_error *err);
-/* Returns when no vCPU runs guest code and no device is at work.  Idempotent. */
+/* Returns when no vCPU runs guest code and no device is at work.  Idempotent.  After an event the
+ * vCPUs stand still, but only machine_pause makes the devices do so. */
 int machine_pause(struct machine *machine, struct ferry_error *err);
 bool machine_is_running(const struct machine *machine);
-/* CLOCK_MONOTONIC ns when the last vCPU stopped, and when the first entered after a resume. */
+/* CLOCK_MONOTONIC ns when the last vCPU stopped (of a new machine: its creation), and when the
+ * first entered after a resume. */
 uint64_t machine_paused_at_ns(const struct machine *machine);
 uint64_t machine_resumed_at_ns(const struct machine *machine); /* 0 until it has happened */
 const struct ferry_error *machine_failure(const struct machine *machine);
@@ -90,6 +105,8 @@ int machine_reset(struct machine *machine, struct ferry_error *err);
 /*
  * State: one section a device, vCPU and controller.  All of these need a paused machine.
  * machine_save: calls sink for each section in a fixed order; the bytes are valid for the call.
+ * Collect the last dirty pages after it: KVM may write to a paravirtual page of the guest when
+ * state is read.  -ESHUTDOWN: the guest has stopped by itself, there is nothing to go on from.
  */
 struct machine_section {
     const char *name; /* device name: "serial0", "vcpu3", "vda" */

@@ -76,7 +76,7 @@ static const struct state_field acpi_pm_fields[] = {
     STATE_SCALAR(STATE_U64, struct acpi_pm_state, timer_halves, 7, 1),
 };
 
-static const struct state_table acpi_pm_table = {
+const struct state_table acpi_pm_table = {
     .name = "acpi_pm",
     .version = 1,
     .size = sizeof(struct acpi_pm_state),

@@ -9,6 +9,8 @@
 #include "vmm/device.h"
 #include "vmm/platform.h"
 
+extern const struct state_table acpi_pm_table;
+
 #define ACPI_PM_SLP_TYP_S5 5 /* value of SLP_TYP that the DSDT's \_S5 names */
 #define ACPI_PM_TIMER_HZ   3579545
 

@@ -39,7 +39,7 @@ static const struct state_field reset_fields[] = {
     STATE_SCALAR(STATE_U8, struct reset_state, command, 1, 1),
 };
 
-static const struct state_table reset_table = {
+const struct state_table reset_table = {
     .name = "reset",
     .version = 1,
     .size = sizeof(struct reset_state),

@@ -9,6 +9,8 @@
 #include "vmm/device.h"
 #include "vmm/platform.h"
 
+extern const struct state_table reset_table;
+
 /* Device "reset".  Errors: of bus_add, -ENOMEM. */
 int reset_create(const struct platform *platform, struct device **out, struct ferry_error *err);
 

@@ -68,7 +68,7 @@ static const struct state_field rtc_fields[] = {
     STATE_SCALAR(STATE_U64, struct rtc_state, checked_tick, 7, 1),
 };
 
-static const struct state_table rtc_table = {
+const struct state_table rtc_table = {
     .name = "rtc",
     .version = 1,
     .size = sizeof(struct rtc_state),

@@ -9,6 +9,8 @@
 #include "vmm/device.h"
 #include "vmm/platform.h"
 
+extern const struct state_table rtc_table;
+
 /* Device "rtc".  Errors: of bus_add, timerfd and thread creation, -ENOMEM. */
 int rtc_create(const struct platform *platform, struct device **out, struct ferry_error *err);
 

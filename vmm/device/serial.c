@@ -114,7 +114,7 @@ static const struct state_field serial_fields[] = {
     STATE_COUNTED(STATE_U8, struct serial_state, rx, rx_count, 10, 1),
 };
 
-static const struct state_table serial_table = {
+const struct state_table serial_table = {
     .name = "serial",
     .version = 1,
     .size = sizeof(struct serial_state),

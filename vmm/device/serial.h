@@ -11,6 +11,8 @@
 #include "vmm/device.h"
 #include "vmm/platform.h"
 
+extern const struct state_table serial_table;
+
 /* Device "serial0".  Errors: of bus_add, -ENOMEM. */
 int serial_create(const struct platform *platform, struct device **out, struct ferry_error *err);
 /*

@@ -21,7 +21,7 @@ static const struct state_field vmgenid_fields[] = {
     STATE_ARRAY(STATE_U8, struct vmgenid_state, guid, 1, 1),
 };
 
-static const struct state_table vmgenid_table = {
+const struct state_table vmgenid_table = {
     .name = "vmgenid",
     .version = 1,
     .size = sizeof(struct vmgenid_state),

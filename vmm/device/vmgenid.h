@@ -11,6 +11,8 @@
 #include "vmm/device.h"
 #include "vmm/platform.h"
 
+extern const struct state_table vmgenid_table;
+
 /* Device "vmgenid".  acpi_pm: the device that raises the event; must outlive this one. */
 int vmgenid_create(const struct platform *platform, struct device *acpi_pm, struct device **out,
                    struct ferry_error *err);
