@@ -10,12 +10,12 @@ SECONDS   ?= 60
 $(REPLAYS): $(O)/tests/fuzz/test_%: $(O)/obj/tests/fuzz/%.o $(O)/obj/tests/fuzz/replay.o \
 		$(HELP_OBJS) $(O)/libferry.a
 	@mkdir -p $(@D)
-	$(call quiet,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call quiet,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
 tests: $(REPLAYS)
 
 $(O)/fuzz_%: $(O)/obj/tests/fuzz/fuzz_%.o $(HELP_OBJS) $(O)/libferry.a
-	$(call quiet,LD,$@)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+	$(call quiet,LD,$@)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS) -lcmocka
 
 # New inputs are kept in build/fuzz-corpus; what is worth keeping goes to tests/fuzz/corpus by hand.
 fuzz-%:
