@@ -1,152 +1,17 @@
-/* virtio-blk under a driver: data, statuses, durability, hostile requests, quiescing, state. */
+/* virtio-blk under a driver: data, statuses, durability, requests that make no sense. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
-#include <linux/virtio_pci.h>
 #include <linux/virtio_ring.h>
 
 #include "common/limits.h"
-#include "tests/support/virtio_rig.h"
-#include "vmm/device/virtio_blk.h"
-
-#define DISK_BYTES   (4u << 20)
-#define DISK_SECTORS (DISK_BYTES / 512)
-#define BLK_ID       0x1042
-#define FEATURE(bit) (UINT64_C(1) << (bit))
-
-/* ---- a disk in memory, with faults ---- */
-
-struct ram_disk {
-    struct block block;
-    uint8_t *data;
-    unsigned flushes, discards, zeroes;
-    int fail; /* returned by everything */
-};
-
-static struct ram_disk *from_block(struct block *block)
-{
-    return (struct ram_disk *)block;
-}
-
-static int ram_copy(struct block *block, const struct iovec *iov, int count, uint64_t offset,
-                    bool write)
-{
-    struct ram_disk *disk = from_block(block);
-    if (disk->fail)
-        return disk->fail;
-    for (int n = 0; n < count; n++) {
-        assert_true(offset + iov[n].iov_len <= block->size_bytes);
-        if (write)
-            memcpy(disk->data + offset, iov[n].iov_base, iov[n].iov_len);
-        else
-            memcpy(iov[n].iov_base, disk->data + offset, iov[n].iov_len);
-        offset += iov[n].iov_len;
-    }
-    return 0;
-}
-
-static int ram_read(struct block *block, const struct iovec *iov, int count, uint64_t offset)
-{
-    return ram_copy(block, iov, count, offset, false);
-}
-
-static int ram_write(struct block *block, const struct iovec *iov, int count, uint64_t offset)
-{
-    return ram_copy(block, iov, count, offset, true);
-}
-
-static int ram_flush(struct block *block)
-{
-    from_block(block)->flushes++;
-    return from_block(block)->fail;
-}
-
-static int ram_discard(struct block *block, uint64_t offset, uint64_t size)
-{
-    assert_true(offset + size <= block->size_bytes);
-    from_block(block)->discards++;
-    return from_block(block)->fail;
-}
-
-static int ram_zero(struct block *block, uint64_t offset, uint64_t size, bool may_unmap)
-{
-    (void)may_unmap;
-    assert_true(offset + size <= block->size_bytes);
-    memset(from_block(block)->data + offset, 0, size);
-    from_block(block)->zeroes++;
-    return from_block(block)->fail;
-}
-
-static const struct block_ops ram_ops = {
-    .read = ram_read,
-    .write = ram_write,
-    .flush = ram_flush,
-    .discard = ram_discard,
-    .write_zeroes = ram_zero,
-};
-
-/* ---- the bench: a rig with one disk under a started driver ---- */
-
-struct bench {
-    struct rig rig;
-    struct ram_disk disk;
-    struct device *device;
-    struct driver driver;
-};
-
-static struct device *add_disk(struct rig *rig, struct ram_disk *disk, const char *name,
-                               bool readonly)
-{
-    struct disk_config config = {.size_bytes = DISK_BYTES, .readonly = readonly};
-    strcpy(config.device, name);
-    strcpy(config.serial, "ferry-serial");
-    *disk = (struct ram_disk){
-        .block = {.ops = &ram_ops, .size_bytes = DISK_BYTES, .readonly = readonly, .active = true}};
-    disk->data = malloc(DISK_BYTES);
-    assert_non_null(disk->data);
-    for (unsigned n = 0; n < DISK_BYTES; n++)
-        disk->data[n] = (uint8_t)(n * 2654435761u >> 24);
-    struct device *device;
-    struct ferry_error err = {0};
-    if (virtio_blk_create(&rig->platform, rig->pci, &config, &disk->block, &device, &err))
-        fail_msg("%s", err.message);
-    assert_int_equal(device->ops->resume(device, NULL), 0);
-    return device;
-}
-
-static void bench_open(struct bench *bench, bool readonly, uint64_t without)
-{
-    rig_create(&bench->rig, -1);
-    bench->device = add_disk(&bench->rig, &bench->disk, "vda", readonly);
-    driver_start(&bench->driver, &bench->rig, rig_find(&bench->rig, BLK_ID, 0), without);
-}
-
-static void bench_close(struct bench *bench)
-{
-    bench->device->ops->destroy(bench->device);
-    rig_destroy(&bench->rig);
-    free(bench->disk.data);
-}
-
-static uint8_t *data_of(struct bench *bench)
-{
-    return rig_ram(&bench->rig, DRIVER_DATA_GPA);
-}
-
-static uint64_t interrupts(struct device *device, unsigned vector)
-{
-    uint64_t count = 0;
-    const struct virtio_device *virtio = (const struct virtio_device *)device;
-    return read(virtio->msix.fd[vector], &count, sizeof(count)) == sizeof(count) ? count : 0;
-}
+#include "tests/support/blk_bench.h"
 
 /* ---- what must work ---- */
 
@@ -447,143 +312,6 @@ static void test_requests_without_header_or_status_break_the_device(void **state
     }
 }
 
-/* ---- quiescing ---- */
-
-static void test_kicks_while_quiesced_are_not_lost(void **state)
-{
-    struct bench bench;
-    (void)state;
-    bench_open(&bench, false, 0);
-    struct driver *driver = &bench.driver;
-    struct device *device = bench.device;
-    const struct driver_buffer buffers[] = {{DRIVER_DATA_GPA + 0x800, 16, false},
-                                            {DRIVER_DATA_GPA, 512, true},
-                                            {DRIVER_DATA_GPA + 0x900, 1, true}};
-    for (unsigned round = 0; round < 300; round++) {
-        struct virtio_blk_outhdr *header = rig_ram(&bench.rig, buffers[0].gpa);
-        *header = (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_IN, .sector = round};
-        driver_chain(driver, 0, buffers, 3);
-        if (round % 3 == 0) { /* kick before, while it may be running */
-            driver_publish(driver, 0);
-            driver_kick(driver);
-            assert_int_equal(device->ops->quiesce(device, NULL), 0);
-        } else { /* kick meanwhile */
-            assert_int_equal(device->ops->quiesce(device, NULL), 0);
-            driver_publish(driver, 0);
-            driver_kick(driver);
-            assert_false(driver_has_used(driver));
-        }
-        if (round % 2) { /* written down and loaded into itself: the kick's eventfd is lost then */
-            struct writer saved = rig_save(device);
-            assert_int_equal(rig_load(&bench.rig, device, saved.data, saved.size, NULL), 0);
-            writer_free(&saved);
-        }
-        assert_int_equal(device->ops->resume(device, NULL), 0);
-        driver_wait(driver, NULL);
-        assert_memory_equal(data_of(&bench), bench.disk.data + round * 512, 512);
-    }
-    bench_close(&bench);
-}
-
-static void test_a_load_repeats_the_interrupt(void **state)
-{
-    struct bench bench;
-    (void)state;
-    bench_open(&bench, false, 0);
-    bench.device->ops->quiesce(bench.device, NULL);
-    interrupts(bench.device, 0);
-    struct writer saved = rig_save(bench.device);
-    assert_int_equal(rig_load(&bench.rig, bench.device, saved.data, saved.size, NULL), 0);
-    writer_free(&saved);
-    assert_int_equal(interrupts(bench.device, 0), 0);
-    bench.device->ops->resume(bench.device, NULL);
-    assert_int_equal(interrupts(bench.device, 0), 1);
-    bench_close(&bench);
-}
-
-static void test_continues_in_another_machine(void **state)
-{
-    struct bench source, destination;
-    (void)state;
-    bench_open(&source, false, 0);
-    for (unsigned n = 0; n < 100; n++)
-        driver_block(&source.driver, VIRTIO_BLK_T_IN, n, 512, false, n & 1, NULL);
-    source.device->ops->quiesce(source.device, NULL);
-    struct writer saved = rig_save(source.device);
-
-    rig_create(&destination.rig, -1);
-    destination.device = add_disk(&destination.rig, &destination.disk, "vda", false);
-    destination.device->ops->quiesce(destination.device, NULL);
-    memcpy(rig_ram(&destination.rig, 0), rig_ram(&source.rig, 0), RIG_RAM_BYTES);
-    struct ferry_error err = {0};
-    if (rig_load(&destination.rig, destination.device, saved.data, saved.size, &err))
-        fail_msg("%s: %s", err.about, err.message);
-    struct writer again = rig_save(destination.device);
-    assert_int_equal(again.size, saved.size);
-    assert_memory_equal(again.data, saved.data, saved.size);
-    destination.device->ops->resume(destination.device, NULL);
-
-    destination.driver = source.driver;
-    destination.driver.rig = &destination.rig;
-    for (unsigned n = 0; n < 100; n++)
-        assert_int_equal(
-            driver_block(&destination.driver, VIRTIO_BLK_T_IN, n, 512, false, n & 1, NULL), 0);
-    writer_free(&saved);
-    writer_free(&again);
-    bench_close(&source);
-    bench_close(&destination);
-}
-
-static void test_foreign_disks_are_refused(void **state)
-{
-    struct bench bench;
-    struct virtio_blk_state blk = {0};
-    (void)state;
-    bench_open(&bench, false, 0);
-    struct device *device = bench.device;
-    device->ops->quiesce(device, NULL);
-    device->ops->capture(device, &blk);
-    assert_int_equal(device->ops->accept(device, &blk, NULL), 0);
-    blk.capacity++;
-    assert_int_not_equal(device->ops->accept(device, &blk, NULL), 0);
-    blk.capacity--;
-    blk.readonly = true;
-    assert_int_not_equal(device->ops->accept(device, &blk, NULL), 0);
-    bench_close(&bench);
-}
-
-static void test_an_inactive_disk_does_not_resume(void **state)
-{
-    struct bench bench;
-    (void)state;
-    bench_open(&bench, false, 0);
-    bench.device->ops->quiesce(bench.device, NULL);
-    bench.disk.block.active = false;
-    assert_int_not_equal(bench.device->ops->resume(bench.device, NULL), 0);
-    bench.disk.block.active = true;
-    assert_int_equal(bench.device->ops->resume(bench.device, NULL), 0);
-    bench_close(&bench);
-}
-
-static void test_dma_marks_pages_dirty(void **state)
-{
-    struct bench bench;
-    uint64_t bitmap[RIG_RAM_BYTES / 4096 / 64] = {0};
-    (void)state;
-    bench_open(&bench, false, 0);
-    assert_int_equal(memory_track_start(bench.rig.platform.memory), 0);
-    driver_block(&bench.driver, VIRTIO_BLK_T_IN, 0, 3 * 4096, false, false, NULL);
-    bench.device->ops->quiesce(bench.device, NULL);
-    memory_track_collect(bench.rig.platform.memory, 0, RIG_RAM_BYTES / 4096, bitmap);
-    for (uint64_t page = DRIVER_DATA_GPA / 4096; page < DRIVER_DATA_GPA / 4096 + 3; page++)
-        assert_true(bitmap[page / 64] >> (page % 64) & 1);
-    uint64_t used = bench.driver.queue.used / 4096, status = DRIVER_DATA_GPA / 4096 - 1;
-    assert_true(bitmap[used / 64] >> (used % 64) & 1);
-    assert_true(bitmap[status / 64] >> (status % 64) & 1);
-    memory_track_stop(bench.rig.platform.memory);
-    bench_close(&bench);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -599,12 +327,6 @@ int main(void)
         cmocka_unit_test(test_bad_ranges_get_a_status),
         cmocka_unit_test(test_host_errors_get_a_status),
         cmocka_unit_test(test_requests_without_header_or_status_break_the_device),
-        cmocka_unit_test(test_kicks_while_quiesced_are_not_lost),
-        cmocka_unit_test(test_a_load_repeats_the_interrupt),
-        cmocka_unit_test(test_continues_in_another_machine),
-        cmocka_unit_test(test_foreign_disks_are_refused),
-        cmocka_unit_test(test_an_inactive_disk_does_not_resume),
-        cmocka_unit_test(test_dma_marks_pages_dirty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -310,10 +310,11 @@ int raw_file_open(const char *path, bool readonly, uint64_t expect_bytes, bool a
 {
     uint64_t size = 0;
     bool is_device;
-    CLEANUP_FD int fd = open_disk(path, readonly, &size, &is_device, err);
-    if (fd == -ENOENT && absent_ok && expect_bytes)
+    bool may_be_absent = absent_ok && expect_bytes;
+    if (may_be_absent && access(path, F_OK) && errno == ENOENT)
         size = expect_bytes;
-    else if (fd < 0)
+    CLEANUP_FD int fd = size ? -1 : open_disk(path, readonly, &size, &is_device, err);
+    if (!size && fd < 0)
         return fd;
     int rc = check_size(path, size, expect_bytes, err);
     if (rc)
