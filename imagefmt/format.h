@@ -44,8 +44,7 @@ enum record_tag {
 #define PAGE_CHUNKS   1024u /* entries of every page but a section's last */
 #define INDEX_ENTRIES 4096u /* entries of every index record but the last */
 
-#define PAGE_ENTRY_BYTES    52
-#define INDEX_ENTRY_BYTES   24
+#define INDEX_ENTRY_BYTES   UINT64_C(24)
 #define CHUNK_BODY_BYTES    64
 #define FOOTER_BODY_BYTES   68
 #define FOOTER_RECORD_BYTES (RECORD_HEAD_BYTES + FOOTER_BODY_BYTES + RECORD_SUM_BYTES)

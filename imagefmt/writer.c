@@ -107,13 +107,13 @@ static void record_seal(struct image_writer *w)
 }
 
 /* Seal the record and write it with the size bytes behind it. */
-static int record_write(struct image_writer *w, const uint8_t *behind, size_t size,
+static int record_write(struct image_writer *w, uint8_t *behind, size_t size,
                         struct ferry_error *err)
 {
     record_seal(w);
     if (w->record.error)
         return no_memory(w, err);
-    struct iovec iov[] = {{w->record.data, w->record.size}, {(void *)(uintptr_t)behind, size}};
+    struct iovec iov[] = {{w->record.data, w->record.size}, {behind, size}};
     int error = writev_all(w->fd, iov, size ? 2 : 1);
     if (error)
         return broken(w, ferry_fail_sys(err, error, NULL, "cannot write the image"));

@@ -98,7 +98,7 @@ int snapshot_inspect(int fd, const char *about, json_t **out, struct ferry_error
         .end = collect_data,
     };
     struct inspect i = {.about = about, .sections = json_array()};
-    struct image_summary summary;
+    struct image_summary summary = {0};
 
     int error =
         i.sections ? image_read(fd, about, 0, &visitor, &i, &summary, err) : no_memory(&i, err);

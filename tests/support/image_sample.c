@@ -71,13 +71,13 @@ void sample_small(struct sample *sample)
 {
     *sample = (struct sample){.manifest = "{\"format\": \"ferry machine\"}"};
     sample_add(sample, IMAGE_STATE, "vcpu0", 40, 0, 5);
-    sample_add(sample, IMAGE_RAM, "ram", 5 * 4096, 4096, 1);
-    sample_add(sample, IMAGE_DISK, "vda", 2 * 4096 + 512, 4096, 1);
+    sample_add(sample, IMAGE_RAM, "ram", 20480, 4096, 1);
+    sample_add(sample, IMAGE_DISK, "vda", 8704, 4096, 1);
     for (unsigned i = 1; i < sample->count; i++) {
         struct sample_section *section = &sample->sections[i];
         memset(section->content, 0, section->size);
         memset(section->content, 'a' + (int)i, 100);
-        memcpy(section->content + 2 * 4096 + 10, "the end", 7);
+        memcpy(section->content + 8202, "the end", 7);
     }
 }
 
@@ -86,8 +86,8 @@ void sample_example(struct sample *sample)
     *sample = (struct sample){.manifest = "{}"};
     sample_add(sample, IMAGE_STATE, "rtc", 2, 0, 0);
     memcpy(sample->sections[0].content, "hi", 2);
-    sample_add(sample, IMAGE_RAM, "ram", 3 * 4096, 4096, 1);
-    memset(sample->sections[1].content, 0, 3 * 4096);
+    sample_add(sample, IMAGE_RAM, "ram", 12288, 4096, 1);
+    memset(sample->sections[1].content, 0, 12288);
     memset(sample->sections[1].content + 4096, 'A', 4096);
 }
 

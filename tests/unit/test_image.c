@@ -170,7 +170,7 @@ static void test_zero_is_free(void **state)
         assert_int_equal(image_writer_create(fd, NULL, "{}", 2, &w, NULL), 0);
         assert_int_equal(image_writer_begin(w, IMAGE_RAM, "ram", GIB, 65536, NULL), 0);
         for (unsigned i = 0; given && i < 100; i++)
-            assert_int_equal(image_writer_chunk(w, i * 3, zero, NULL), 0);
+            assert_int_equal(image_writer_chunk(w, UINT64_C(3) * i, zero, NULL), 0);
         assert_int_equal(image_writer_end(w, NULL), 0);
         assert_int_equal(image_writer_finish(w, roots[given], NULL), 0);
         assert_int_equal(image_writer_content_bytes(w), 0);
@@ -192,10 +192,10 @@ static void test_many_chunks(void **state)
     size_t size = 0;
 
     (void)state;
-    sample_add(&sample, IMAGE_DISK, "vda", 2100 * 4096 + 5, 4096, 1);
+    sample_add(&sample, IMAGE_DISK, "vda", 2100 * UINT64_C(4096) + 5, 4096, 1);
     for (uint64_t i = 0; i < sample.sections[0].size; i += 64)
         sample.sections[0].content[i] |= 1;
-    sample_add(&sample, IMAGE_DISK, "vdb", 1024 * 4096, 4096, 1);
+    sample_add(&sample, IMAGE_DISK, "vdb", 4 * MIB, 4096, 1);
     memset(sample.sections[1].content, 3, sample.sections[1].size);
     CLEANUP_FREE uint8_t *image = sample_image(&sample, NULL, &size);
     CLEANUP_FD int fd = sample_fd(image, size);
