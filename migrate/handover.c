@@ -144,6 +144,27 @@ int handover_is_fallible(enum handover_action action)
     }
 }
 
+void handover_happen(struct handover *h, enum handover_event event)
+{
+    for (;;) {
+        const struct handover_rule *rule = handover_find(&handover_table, h->state, event);
+        if (!rule)
+            rule = handover_find(&handover_table, h->state, EVENT_LOST);
+        if (!rule)
+            return;
+        enum handover_action last = ACTION_NONE;
+        int error = 0;
+        h->state = rule->next;
+        for (size_t i = 0; i < HANDOVER_ACTIONS_MAX && rule->actions[i]; i++) {
+            last = rule->actions[i];
+            error = h->act(h->opaque, last);
+        }
+        if (!handover_is_fallible(last))
+            return;
+        event = error ? EVENT_FAILED : EVENT_DONE;
+    }
+}
+
 /* ---- names and print ---- */
 
 struct name {

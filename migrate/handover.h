@@ -158,6 +158,18 @@ enum handover_role handover_role_of(enum handover_state state);
 /* The action can fail: EVENT_DONE or EVENT_FAILED is awaited after it. */
 int handover_is_fallible(enum handover_action action);
 
+/* A party that the table drives.  act carries one action out; its result counts if the action is
+ * the last of its rule and can fail. */
+struct handover {
+    enum handover_state state;
+    int (*act)(void *opaque, enum handover_action action);
+    void *opaque;
+};
+
+/* Let the event happen: do what its rule says, and what follows from that.  An event without a rule
+ * counts as EVENT_LOST, and as nothing where that has no rule either. */
+void handover_happen(struct handover *h, enum handover_event event);
+
 /* Names as they are printed ("SOURCE_PAUSED", "READY", "LOG_OWNED"). */
 const char *handover_state_name(enum handover_state state);
 const char *handover_event_name(enum handover_event event);

@@ -16,7 +16,7 @@
 struct ticket_store; /* migrate/ticket.h: the fsynced log of who owns which machine */
 
 struct migrate_options {
-    const char *uri;      /* of the destination's `ferry receive` */
+    const char *uri;      /* of the destination's `ferry receive`; must outlive the call only */
     bool insecure;        /* tcp beyond loopback */
     uint64_t downtime_ns; /* wish; 0: the default of 100 ms */
     uint64_t bandwidth;   /* bytes a second at most; 0: no limit */
@@ -55,10 +55,26 @@ int migrate_out(struct machine *machine, const struct migrate_options *options,
                 struct progress *progress, struct migrate_result *result, struct ferry_error *err);
 /*
  * Ask the other side once what became of the move that is in doubt: 0 and outcome MOVED; 0 and KEPT
- * (the machine owns its disks again and runs, at a higher epoch); or an error, still in doubt.
+ * (the machine owns its disks again and runs if it did, at a higher epoch); or an error, still in
+ * doubt.  options->uri NULL: where the move went.
  */
 int migrate_query(struct machine *machine, const struct migrate_options *options,
                   struct migrate_result *result, struct ferry_error *err);
+/*
+ * The same for a machine of which only the ticket is left (ticket.h: HANDOVER, process not alive):
+ * 0 and MOVED; 0 and KEPT, which then means that the guest died here and runs nowhere
+ * (TICKET_LOST).
+ */
+int migrate_query_orphan(const uint8_t vm_id[16], const struct migrate_options *options,
+                         struct migrate_result *result, struct ferry_error *err);
+/*
+ * The operator's word in the last resort, without asking anybody.  keep: the other side is dead for
+ * certain, the guest goes on here (machine) or is given up (NULL: only the ticket is left);
+ * otherwise: the other side has it for certain.  Wrong words make two runners.
+ */
+int migrate_resolve(struct machine *machine, const uint8_t vm_id[16], bool keep,
+                    const struct migrate_options *options, struct migrate_result *result,
+                    struct ferry_error *err);
 
 struct receive_host {
     void *opaque;
@@ -81,8 +97,10 @@ struct receive_result {
 };
 
 /*
- * Serve one connection.  0 and *out: the machine is owned, running here, RUNNING has been sent.
- * 0 and *out NULL: answered_only.  An error: nothing runs here (and never will for that epoch).
+ * Serve one connection.  0 and *out: the machine is owned here and runs (if it ran there before,
+ * else it is paused), RUNNING has been sent.  0 and *out NULL: answered_only.  An error: nothing
+ * runs here (and never will for that epoch), and what create made is destroyed.
+ * The stream stays the caller's; a cancel counts until COMMIT has come.
  */
 int migrate_in(struct stream *stream, const struct receive_host *host, struct progress *progress,
                struct machine **out, struct receive_result *result, struct ferry_error *err);
