@@ -64,7 +64,7 @@ void image_writer_destroy(struct image_writer *w);                 /* NULL is fi
 
 struct image_section {
     enum image_section_kind kind;
-    char name[LIMIT_NAME_BYTES + 1]; /* 1.. of [A-Za-z0-9._-], unique in the image */
+    char name[LIMIT_NAME_BYTES + 1]; /* 1.. of [A-Za-z0-9._-], unique in its kind */
     uint16_t version;                /* state sections; else 0 */
     uint64_t size;                   /* state: bytes; data: size of the RAM or disk */
     uint32_t chunk_bytes;            /* data sections: a power of two; else 0 */

@@ -37,10 +37,11 @@ bool section_name_valid(const char *name)
     return size && size <= LIMIT_NAME_BYTES && strspn(name, letters) == size;
 }
 
-static bool name_taken(const struct table *table, const char *name)
+static bool name_taken(const struct table *table, const struct image_section *section)
 {
     for (uint32_t i = 0; i < table->count; i++)
-        if (!strcmp(table->entries[i].section.name, name))
+        if (table->entries[i].section.kind == section->kind &&
+            !strcmp(table->entries[i].section.name, section->name))
             return true;
     return false;
 }
@@ -78,7 +79,7 @@ static const char *wrong_with(const struct table *table, const struct image_sect
 {
     if (!section_name_valid(section->name))
         return "has an invalid name";
-    if (name_taken(table, section->name))
+    if (name_taken(table, section))
         return "is there twice";
     switch (section->kind) {
     case IMAGE_STATE:

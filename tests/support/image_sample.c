@@ -61,7 +61,7 @@ void sample_fill(struct sample *sample, uint64_t seed)
     sample_add(sample, IMAGE_STATE, "vcpu0", sample_random(&seed) % 5000, 0, seed);
     sample_add(sample, IMAGE_STATE, "empty", 0, 0, seed);
     sample_add(sample, IMAGE_RAM, "ram", (1 + sample_random(&seed) % 300) * 4096, 65536, seed);
-    sample_add(sample, IMAGE_STATE, "late", 77, 0, seed);
+    sample_add(sample, IMAGE_STATE, "vda", 77, 0, seed);
     sample_add(sample, IMAGE_DISK, "vda", 1 + sample_random(&seed) % 3000000, 262144, seed);
     sample_add(sample, IMAGE_DISK, "vdb", 1 + sample_random(&seed) % 200000, 4096, seed);
     sample_add(sample, IMAGE_DISK, "vdc", 0, 4096, seed);
