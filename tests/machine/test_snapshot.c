@@ -30,7 +30,7 @@
 #include "tests/support/image_sample.h"
 #include "tests/support/payload_machine.h"
 
-#define OPTIONS "ticks=12 fill=8 ws=4 rate=20 period=50 sum=1"
+#define OPTIONS "cpus=2 avx=1 ticks=12 fill=8 ws=4 rate=20 period=50 sum=1"
 
 static char folder[] = "/tmp/ferry-snapshot-XXXXXX";
 
@@ -129,10 +129,12 @@ static void test_payload_goes_on(void **state)
     (void)state;
     need_payload();
     payload_init(&reference, "reference");
+    reference.config.cpus = 2;
     succeeds(payload_start(&reference, OPTIONS, &err), &err);
     assert_true(payload_wait(&reference, "payload: done"));
 
     payload_init(&saved, "saved");
+    saved.config.cpus = 2;
     succeeds(payload_start(&saved, OPTIONS, &err), &err);
     assert_true(payload_wait(&saved, "tick 3 "));
     succeeds(
