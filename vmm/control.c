@@ -87,7 +87,7 @@ static void reap_clients(struct control *control)
             control->client_count--;
         }
         free_client(client);
-        if (control->deaf) {
+        if (control->deaf && control->listen_fd >= 0) {
             control->deaf = false;
             loop_change(control->loop, control->listen_fd, EPOLLIN);
         }
@@ -351,16 +351,21 @@ static void say_farewell(struct control *control)
     }
 }
 
+void control_close(struct control *control)
+{
+    if (control->listen_fd < 0)
+        return;
+    loop_remove(control->loop, control->listen_fd);
+    close(take_fd(&control->listen_fd));
+    if (control->path)
+        unlink(control->path);
+}
+
 void control_destroy(struct control *control)
 {
     if (!control)
         return;
-    if (control->listen_fd >= 0) {
-        loop_remove(control->loop, control->listen_fd);
-        close(control->listen_fd);
-        if (control->path)
-            unlink(control->path);
-    }
+    control_close(control);
     say_farewell(control);
     while (control->clients) {
         struct control_client *client = control->clients;

@@ -34,9 +34,11 @@ struct control_command {
 int control_create(struct loop *loop, const char *path, const struct control_command *commands,
                    size_t count, void *opaque, const struct log *log, struct control **out,
                    struct ferry_error *err);
+/* No more clients, and the socket is gone; those who are there stay. */
+void control_close(struct control *control);
 /*
- * Give clients a moment to read what was sent, close them, remove the socket.  Calls that were not
- * answered are gone afterwards, so no other thread may hold one.  NULL is fine.
+ * control_close, then give clients a moment to read what was sent, and close them.  Calls
+ * that were not answered are gone afterwards, so no other thread may hold one.  NULL is fine.
  */
 void control_destroy(struct control *control);
 

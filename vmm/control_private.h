@@ -8,8 +8,9 @@
 #include "common/limits.h"
 #include "vmm/control.h"
 
-#define CONTROL_OUTPUT_BYTES (4 * LIMIT_CONTROL_LINE_BYTES) /* unread by a client: it is dropped \
-                                                             */
+#define CONTROL_OUTPUT_BYTES                                            \
+    (4 * LIMIT_CONTROL_LINE_BYTES) /* unread by a client: it is dropped \
+                                    */
 
 struct control_client;
 

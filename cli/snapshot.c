@@ -1,0 +1,130 @@
+/* ferry snapshot: a machine into an image. */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "common/cleanup.h"
+#include "common/limits.h"
+#include "common/units.h"
+
+struct snapshot_cli {
+    const char *name;
+    const char *file;
+    bool no_disks;
+    bool stop;
+    uint64_t level;
+    bool json;
+    struct progress_options progress;
+};
+
+/* The machine's process has another working folder. */
+static int absolute_path(const char *file, char *out, size_t size, struct ferry_error *err)
+{
+    char folder[LIMIT_PATH_BYTES];
+    int length;
+
+    if (*file == '/')
+        length = snprintf(out, size, "%s", file);
+    else if (getcwd(folder, sizeof(folder)))
+        length = snprintf(out, size, "%s/%s", folder, file);
+    else
+        return ferry_fail_sys(err, -errno, NULL, "cannot tell the working folder");
+    if (length < 0 || (size_t)length >= size)
+        return ferry_usage(err, "snapshot", "the file name is too long");
+    return 0;
+}
+
+static int call(const struct snapshot_cli *o, struct progress_view *view, json_t **result,
+                struct ferry_error *err)
+{
+    CLEANUP(client_close) struct client client = CLIENT_NONE;
+    bool to_stdout = !strcmp(o->file, "-");
+    char path[LIMIT_PATH_BYTES] = "";
+
+    if (to_stdout && isatty(STDOUT_FILENO))
+        return ferry_usage(err, "snapshot",
+                           "an image is not for a terminal; give a file or a pipe");
+    if (to_stdout && o->json)
+        return ferry_usage(err, "snapshot", "--json and an image cannot both go to stdout");
+    int error = to_stdout ? 0 : absolute_path(o->file, path, sizeof(path), err);
+    if (!error)
+        error = client_connect(o->name, &client, err);
+    if (error)
+        return error;
+    json_t *arguments = json_pack("{s:b, s:b, s:I}", "no_disks", o->no_disks, "stop", o->stop,
+                                  "level", (json_int_t)o->level);
+    if (!to_stdout)
+        json_object_set_new(arguments, "file", json_string(path));
+    return client_call(&client, "snapshot", arguments, to_stdout ? STDOUT_FILENO : -1, view, -1,
+                       result, err);
+}
+
+static double number(const json_t *result, const char *key)
+{
+    return json_number_value(json_object_get(result, key));
+}
+
+static void print(const struct snapshot_cli *o, const json_t *result)
+{
+    char bytes[32], content[32], pause[32], total[32];
+
+    format_size((uint64_t)number(result, "bytes"), bytes, sizeof(bytes));
+    format_size((uint64_t)number(result, "content_bytes"), content, sizeof(content));
+    format_duration((uint64_t)(number(result, "pause_ms") * 1e6), pause, sizeof(pause));
+    format_duration((uint64_t)(number(result, "total_ms") * 1e6), total, sizeof(total));
+    output_text("%s: %s for %s of content, in %s; the guest was paused for %s", o->file, bytes,
+                content, total, pause);
+}
+
+static int run(void *parsed, struct ferry_error *err)
+{
+    const struct snapshot_cli *o = parsed;
+    struct progress_view view;
+    json_t *result = NULL;
+
+    int error = progress_view_init(&view, &o->progress, err);
+    if (!error)
+        error = call(o, &view, &result, err);
+    if (error)
+        return error;
+    if (o->json)
+        return output_json(result, err);
+    if (strcmp(o->file, "-"))
+        print(o, result);
+    json_decref(result);
+    return 0;
+}
+
+static const struct option_spec options[] = {
+    OPTION("no-disks", NULL, OPTION_FLAG, struct snapshot_cli, no_disks,
+           "leave the disks' content out; a restore then needs the\nsame disk files"),
+    OPTION("stop", NULL, OPTION_FLAG, struct snapshot_cli, stop,
+           "end the machine when the image is complete"),
+    OPTION_RANGE("level", "N", struct snapshot_cli, level, 1, 19,
+                 "zstd level, 1 (fast) to 19 (small)"),
+    OPTION("json", NULL, OPTION_FLAG, struct snapshot_cli, json, "print JSON"),
+    PROGRESS_OPTIONS(struct snapshot_cli, progress),
+    {.name = NULL},
+};
+static const struct operand_spec operands[] = {
+    OPERAND("NAME", struct snapshot_cli, name, "the machine"),
+    OPERAND("FILE", struct snapshot_cli, file, "the image to write; '-' for stdout"),
+    {.name = NULL},
+};
+
+const struct command command_snapshot = {
+    .name = "snapshot",
+    .summary = "Write a machine down: memory, CPUs, devices, disks",
+    .details =
+        "The guest is paused meanwhile and goes on afterwards.  FILE appears under its name\n"
+        "only when it is complete.",
+    .options = options,
+    .operands = operands,
+    .parsed_size = sizeof(struct snapshot_cli),
+    .run = run,
+};

@@ -1,0 +1,16 @@
+/*
+ * The vm's part in moves: its tickets, moving out, the state of doubt, and a listener that answers
+ * a source which has not heard that its machine arrived here.
+ */
+#ifndef FERRY_CLI_VM_MOVES_H
+#define FERRY_CLI_VM_MOVES_H
+
+#include "cli/vm.h"
+
+int vm_moves_create(struct vm *vm, struct ferry_error *err);
+void vm_moves_destroy(struct vm *vm);
+
+void vm_migrate_command(struct control_call *call, void *opaque);
+void vm_resolve_command(struct control_call *call, void *opaque);
+
+#endif

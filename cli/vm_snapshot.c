@@ -1,0 +1,122 @@
+/* The control socket's snapshot: a job that writes an image to a path or to the client's
+ * descriptor. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/output.h"
+#include "cli/vm_job.h"
+#include "common/cleanup.h"
+#include "common/hash.h"
+#include "snapshot/snapshot.h"
+
+struct snapshot_job {
+    struct vm_job job; /* first: the two are one pointer */
+    char *path;        /* NULL: to fd */
+    int fd;
+    bool was_running;
+    bool stop; /* end the machine when the image is there */
+    struct snapshot_options options;
+    struct snapshot_result result;
+};
+
+static int work(struct vm_job *job, struct ferry_error *err)
+{
+    struct snapshot_job *s = (struct snapshot_job *)job;
+    struct machine *machine = job->vm->machine;
+
+    if (s->stop) { /* what the guest did after the image would be lost */
+        int error = machine_pause(machine, err);
+        if (error)
+            return error;
+    }
+    if (s->path)
+        return snapshot_save(machine, s->path, &s->options, &job->progress, &s->result, err);
+    return snapshot_save_fd(machine, s->fd, &s->options, &job->progress, &s->result, err);
+}
+
+static json_t *result_to_json(const struct snapshot_result *result)
+{
+    char root[2 * SHA256_BYTES + 1];
+
+    hex_encode(result->root, SHA256_BYTES, root);
+    return json_pack("{s:I, s:I, s:o, s:o, s:s}", "bytes", (json_int_t)result->bytes,
+                     "content_bytes", (json_int_t)result->content_bytes, "pause_ms",
+                     output_ms(result->pause_ns), "total_ms", output_ms(result->total_ns), "root",
+                     root);
+}
+
+static void done(struct vm_job *job)
+{
+    struct snapshot_job *s = (struct snapshot_job *)job;
+    struct vm *vm = job->vm;
+
+    if (job->error) {
+        vm_job_reply_error(job);
+        if (s->stop && s->was_running && !vm->ending)
+            (void)machine_resume(vm->machine, NULL);
+        return;
+    }
+    control_reply(job->call, result_to_json(&s->result));
+    if (s->stop)
+        vm_end(vm, NULL);
+}
+
+static void destroy(struct vm_job *job)
+{
+    struct snapshot_job *s = (struct snapshot_job *)job;
+
+    if (s->fd >= 0)
+        close(s->fd);
+    free(s->path);
+    free(s);
+}
+
+static int read_arguments(struct snapshot_job *s, struct control_call *call,
+                          struct ferry_error *err)
+{
+    const json_t *arguments = control_arguments(call);
+    const char *path = json_string_value(json_object_get(arguments, "file"));
+
+    s->fd = control_take_fd(call);
+    s->stop = json_is_true(json_object_get(arguments, "stop"));
+    s->options.no_disks = json_is_true(json_object_get(arguments, "no_disks"));
+    s->options.level = (int)json_integer_value(json_object_get(arguments, "level"));
+    if (!path == (s->fd < 0) || (path && *path != '/'))
+        return ferry_usage(err, "snapshot", "wants an absolute file or a descriptor sent along");
+    if (path && !(s->path = strdup(path)))
+        return ferry_fail(err, -ENOMEM, "snapshot", "out of memory");
+    return 0;
+}
+
+void vm_snapshot_command(struct control_call *call, void *opaque)
+{
+    struct vm *vm = opaque;
+    struct ferry_error err;
+
+    if (vm_is_free(vm, &err)) {
+        control_reply_error(call, &err);
+        return;
+    }
+    struct snapshot_job *s = calloc(1, sizeof(*s));
+    if (!s) {
+        ferry_fail(&err, -ENOMEM, "snapshot", "out of memory");
+        control_reply_error(call, &err);
+        return;
+    }
+    s->job = (struct vm_job){.name = "snapshot",
+                             .guest_may_stop = true,
+                             .work = work,
+                             .done = done,
+                             .destroy = destroy,
+                             .call = call};
+    int error = read_arguments(s, call, &err);
+    s->was_running = machine_is_running(vm->machine);
+    if (!error)
+        error = vm_job_start(vm, &s->job, &err);
+    if (error) {
+        destroy(&s->job);
+        control_reply_error(call, &err);
+    }
+}
