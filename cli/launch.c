@@ -57,11 +57,23 @@ static int wait_for_child(pid_t child, int fd, struct ferry_error *err)
     return error ? error : 1;
 }
 
-int launch_begin(struct launch *launch, bool detach, struct ferry_error *err)
+/* Nothing that the parent's caller holds open may live on in a daemon. */
+static void close_others(int a, int b)
+{
+    int low = a < b ? a : b, high = a < b ? b : a;
+
+    if (low > 3)
+        close_range(3, (unsigned)low - 1, 0);
+    if (high > 3 && high > low + 1)
+        close_range((unsigned)(low < 3 ? 3 : low + 1), (unsigned)high - 1, 0);
+    close_range((unsigned)(high < 3 ? 3 : high + 1), ~0u, 0);
+}
+
+int launch_begin(struct launch *launch, bool detach, int keep_fd, struct ferry_error *err)
 {
     int ends[2];
 
-    *launch = (struct launch){.detach = detach, .ready_fd = -1};
+    *launch = (struct launch){.detach = detach, .ready_fd = -1, .keep_fd = keep_fd};
     if (!detach)
         return 0;
     if (pipe2(ends, O_CLOEXEC))
@@ -82,15 +94,12 @@ int launch_begin(struct launch *launch, bool detach, struct ferry_error *err)
     }
     setsid();
     close(ends[0]);
-    /* Nothing that the parent's caller holds open may live on in a daemon. */
-    if (ends[1] > 3)
-        close_range(3, (unsigned)ends[1] - 1, 0);
-    close_range((unsigned)ends[1] + 1, ~0u, 0);
+    close_others(ends[1], keep_fd);
     launch->ready_fd = ends[1];
     return 0;
 }
 
-static int let_go_of_stdio(struct ferry_error *err)
+int launch_let_go(struct ferry_error *err)
 {
     CLEANUP_FD int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -123,9 +132,11 @@ int launch_ready(struct launch *launch, json_t *json, const char *text, struct f
             fputs(line + 1, stdout);
         return output_flush(err);
     }
-    int error = let_go_of_stdio(err);
+    int error = launch_let_go(err);
     if (error)
         return error;
+    if (launch->keep_fd > 2)
+        close(launch->keep_fd);
     /* A parent that went away does not end the machine. */
     (void)write_all(launch->ready_fd, line, strlen(line));
     close(take_fd(&launch->ready_fd));

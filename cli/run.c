@@ -126,7 +126,7 @@ static int run(void *parsed, struct ferry_error *err)
         o->serial = o->detach ? "none" : "stdio";
     int error = check(o, err);
     if (!error)
-        error = launch_begin(&launch, o->detach, err);
+        error = launch_begin(&launch, o->detach, -1, err);
     if (error)
         return error < 0 ? error : 0;
     error = vm_create(&vm, err);

@@ -34,8 +34,10 @@ int signals_setup(struct ferry_error *err)
 {
     struct sigaction action = {.sa_handler = ask_to_end};
 
-    if (event_fd < 0)
-        event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (event_fd >= 0) /* of the parent: a signal to it is not for us */
+        close(event_fd);
+    atomic_store(&came, 0);
+    event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (event_fd < 0)
         return ferry_fail_sys(err, -errno, "signals", "cannot set up");
     sigemptyset(&action.sa_mask);

@@ -8,6 +8,7 @@
 #include "common/error.h"
 #include "common/progress.h"
 
+/* Again after a fork, in the child. */
 int signals_setup(struct ferry_error *err);
 int signals_fd(void);   /* readable once a signal has come */
 int signals_came(void); /* its number, 0: none */

@@ -19,6 +19,7 @@
 #include "cli/terminal.h"
 #include "cli/vm_job.h"
 #include "cli/vm_moves.h"
+#include "cli/vm_receive.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/hash.h"
@@ -254,6 +255,7 @@ void vm_destroy(struct vm *vm)
     if (vm->serial)
         vm_serial_detach(vm->serial);
     machine_destroy(vm->machine);
+    vm_answer_destroy(vm);
     vm_moves_destroy(vm);
     if (vm->control)
         control_close(vm->control);

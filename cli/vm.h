@@ -18,6 +18,7 @@
 #include "vmm/loop.h"
 #include "vmm/machine.h"
 
+struct vm_answer;
 struct vm_moves;
 struct vm_job;
 
@@ -40,6 +41,7 @@ struct vm {
     bool ending;
     int end_code;               /* 0 or a negative errno, for vm_run */
     struct ferry_error end_err; /* why it ended with an error */
+    struct vm_answer *answer;   /* listener that answers a source (vm_answer.c); or NULL */
     struct vm_moves *moves;     /* the vm's part in moves (vm_moves.h) */
 };
 

@@ -1,0 +1,104 @@
+/* ferry inspect: what an image holds. */
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/image_file.h"
+#include "cli/output.h"
+#include "common/cleanup.h"
+#include "common/units.h"
+#include "snapshot/inspect.h"
+
+struct inspect_options {
+    const char *file;
+    bool json;
+};
+
+static const char *text(const json_t *object, const char *key)
+{
+    const char *value = json_string_value(json_object_get(object, key));
+
+    return value ? value : "";
+}
+
+static uint64_t number(const json_t *object, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(object, key));
+}
+
+static void print_section(const json_t *section)
+{
+    char size[32], content[32], stored[32];
+    bool is_state = !strcmp(text(section, "kind"), "state");
+
+    format_size(number(section, "bytes"), size, sizeof(size));
+    format_size(number(section, "content_bytes"), content, sizeof(content));
+    format_size(number(section, "stored_bytes"), stored, sizeof(stored));
+    if (is_state)
+        output_text("  %-12s %10s  version %d%s%s", text(section, "name"), size,
+                    (int)number(section, "version"),
+                    json_object_get(section, "problem") ? "; " : "", text(section, "problem"));
+    else
+        output_text("  %-12s %10s  %s of content in %llu chunks, stored in %s",
+                    text(section, "name"), size, content,
+                    (unsigned long long)number(section, "chunks"), stored);
+}
+
+static void print(const char *file, const json_t *image)
+{
+    const json_t *machine = json_object_get(json_object_get(image, "manifest"), "machine");
+    const json_t *section;
+    char bytes[32], content[32], memory[32];
+    size_t index;
+
+    output_text("%s: %s, version %d, %s for %s of content", image_file_about(file),
+                text(image, "format"), (int)number(image, "version"),
+                format_size(number(image, "bytes"), bytes, sizeof(bytes)),
+                format_size(number(image, "content_bytes"), content, sizeof(content)));
+    output_text("root %s", text(image, "root"));
+    if (machine)
+        output_text("machine %s: %d CPUs (%s), %s of memory, %d disks, epoch %llu, id %s",
+                    text(machine, "name"), (int)number(machine, "cpus"), text(machine, "cpu_model"),
+                    format_size(number(machine, "memory_bytes"), memory, sizeof(memory)),
+                    (int)json_array_size(json_object_get(machine, "disks")),
+                    (unsigned long long)number(machine, "epoch"), text(machine, "vm_id"));
+    output_text("sections:");
+    json_array_foreach(json_object_get(image, "sections"), index, section) print_section(section);
+}
+
+static int run(void *parsed, struct ferry_error *err)
+{
+    const struct inspect_options *o = parsed;
+    json_t *image = NULL;
+
+    CLEANUP_FD int fd = image_file_open("inspect", o->file, err);
+    if (fd < 0)
+        return fd;
+    int error = snapshot_inspect(fd, image_file_about(o->file), &image, err);
+    if (error)
+        return error;
+    if (o->json)
+        return output_json(image, err);
+    print(o->file, image);
+    json_decref(image);
+    return 0;
+}
+
+static const struct option_spec options[] = {
+    OPTION("json", NULL, OPTION_FLAG, struct inspect_options, json,
+           "print all of it as JSON, the state of every device too"),
+    {.name = NULL},
+};
+static const struct operand_spec operands[] = {
+    OPERAND("FILE", struct inspect_options, file, "the image; '-' for stdin"),
+    {.name = NULL},
+};
+
+const struct command command_inspect = {
+    .name = "inspect",
+    .summary = "Tell what an image holds",
+    .options = options,
+    .operands = operands,
+    .parsed_size = sizeof(struct inspect_options),
+    .run = run,
+};
