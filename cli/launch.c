@@ -114,7 +114,7 @@ int launch_let_go(struct ferry_error *err)
 int launch_ready(struct launch *launch, json_t *json, const char *text, struct ferry_error *err)
 {
     CLEANUP_FREE char *line = NULL;
-    CLEANUP_FREE char *dumped = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    CLEANUP_FREE char *dumped = json ? json_dumps(json, OUTPUT_JSON_FLAGS) : NULL;
     bool is_json = json;
 
     json_decref(json);

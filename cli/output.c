@@ -40,7 +40,7 @@ int output_json(json_t *value, struct ferry_error *err)
 {
     if (!value)
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
-    json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+    json_dumpf(value, stdout, OUTPUT_JSON_FLAGS);
     json_decref(value);
     putchar('\n');
     return output_flush(err);

@@ -13,6 +13,9 @@
 
 #define FERRY_VERSION "0.1.0"
 
+/* 15 digits, so that 0.1 is not shown as 0.10000000000000001. */
+#define OUTPUT_JSON_FLAGS (JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15))
+
 /* "ferry: about: message (cause)" on stderr; an empty message prints nothing. */
 void output_error(const struct ferry_error *err);
 /* A remark on stderr, "ferry: ...". */

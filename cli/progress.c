@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/output.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/units.h"
@@ -71,7 +72,7 @@ struct progress_report progress_from_json(const json_t *data)
 static void show_json(const struct progress_view *view, const struct progress_report *report)
 {
     json_t *value = progress_to_json(report);
-    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    char *text = value ? json_dumps(value, OUTPUT_JSON_FLAGS) : NULL;
 
     if (text) {
         size_t length = strlen(text);

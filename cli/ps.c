@@ -3,8 +3,10 @@
 
 #include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/orphans.h"
 #include "cli/output.h"
 #include "cli/runtime_dir.h"
+#include "common/cleanup.h"
 #include "common/units.h"
 
 #define ANSWER_MS 2000
@@ -45,13 +47,9 @@ static void print_row(const json_t *status)
                 (int)integer(status, "cpus"), memory, uptime);
 }
 
-static int run(void *parsed, struct ferry_error *err)
+static int list_live(json_t *list, struct ferry_error *err)
 {
-    const struct ps_options *o = parsed;
-    json_t *list = json_array();
-    const json_t *status;
     char **names = NULL;
-    size_t index;
 
     int count = machine_list(&names, err);
     for (int i = 0; i < count; i++) {
@@ -61,7 +59,31 @@ static int run(void *parsed, struct ferry_error *err)
         free(names[i]);
     }
     free(names);
-    int error = count < 0 ? count : 0;
+    return count < 0 ? count : 0;
+}
+
+/* Moves in doubt whose process is gone. */
+static int list_orphans(json_t *list, struct ferry_error *err)
+{
+    CLEANUP_FREE struct ticket_record *records = NULL;
+    size_t count;
+
+    int error = orphan_list(&records, &count, err);
+    for (size_t i = 0; i < count && !error; i++)
+        json_array_append_new(list, orphan_status(&records[i]));
+    return error;
+}
+
+static int run(void *parsed, struct ferry_error *err)
+{
+    const struct ps_options *o = parsed;
+    json_t *list = json_array();
+    const json_t *status;
+    size_t index;
+
+    int error = list_live(list, err);
+    if (!error)
+        error = list_orphans(list, err);
     if (!error && o->json)
         return output_json(list, err);
     if (!error) {

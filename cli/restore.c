@@ -18,11 +18,13 @@
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/vm.h"
+#include "cli/vm_moves.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/hash.h"
 #include "common/units.h"
+#include "migrate/ticket.h"
 #include "snapshot/snapshot.h"
 
 #define FIRST_INSTRUCTION_WAIT_NS UINT64_C(2000000000)
@@ -144,6 +146,21 @@ static void release_disks(struct restore *r, bool keep)
 
 /* ---- The machine ---- */
 
+/* A move of this machine that nobody has settled: it may run on the other side. */
+static int check_tickets(struct vm *vm, const struct machine_config *config,
+                         struct ferry_error *err)
+{
+    struct ticket_record record;
+
+    if (ticket_find(vm_tickets(vm), config->vm_id, TICKET_SOURCE, &record, NULL) ||
+        record.state != TICKET_HANDOVER)
+        return 0;
+    return ferry_refuse(err, -EBUSY, config->name,
+                        "a move of this machine to %s is in doubt; settle it by 'ferry resolve "
+                        "%s', or give --clone",
+                        record.peer_uri, record.name);
+}
+
 static int decide_identity(const struct restore_options *o, struct machine_config *config,
                            struct ferry_error *err)
 {
@@ -164,6 +181,8 @@ static int create(void *opaque, struct machine_config *config, const bool *disk_
     CLEANUP(disks_close_cleanup) struct block *blocks[LIMIT_DISKS] = {NULL};
 
     int error = decide_identity(r->options, config, err);
+    if (!error)
+        error = check_tickets(r->vm, config, err);
     if (!error)
         error = disk_places_check(&r->places, config, err);
     for (uint32_t i = 0; i < config->disk_count && !error; i++)

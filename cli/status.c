@@ -1,6 +1,7 @@
 /* ferry status: one machine. */
 #include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/orphans.h"
 #include "cli/output.h"
 #include "cli/runtime_dir.h"
 #include "common/units.h"
@@ -34,6 +35,11 @@ static void print(const json_t *status)
                 (int)integer(status, "pid"));
     output_text("  epoch       %lld", (long long)integer(status, "epoch"));
     output_text("  vm id       %s", text(status, "vm_id"));
+    if (json_object_get(status, "peer")) {
+        output_text("  moving to   %s\n  its process is gone; see 'ferry resolve'",
+                    text(status, "peer"));
+        return;
+    }
     output_text("  generation  %s", text(status, "generation"));
     output_text("  cpus        %d (%s)", (int)integer(status, "cpus"), text(status, "cpu_model"));
     output_text("  memory      %s",
@@ -54,9 +60,14 @@ static void print(const json_t *status)
 static int run(void *parsed, struct ferry_error *err)
 {
     const struct status_options *o = parsed;
+    struct ticket_record record;
     json_t *status = NULL;
+    int error = 0;
 
-    int error = client_ask(o->name, "status", NULL, ANSWER_MS, &status, err);
+    if (machine_is_alive(o->name))
+        error = client_ask(o->name, "status", NULL, ANSWER_MS, &status, err);
+    else if (!(error = orphan_find(o->name, &record, err)))
+        status = orphan_status(&record);
     if (error)
         return error;
     if (o->json)

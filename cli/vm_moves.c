@@ -81,8 +81,8 @@ static int ask(struct vm_job *job, struct ferry_error *err)
     struct move_job *m = (struct move_job *)job;
 
     if (m->word)
-        return migrate_decide(job->vm->machine, &m->options, !strcmp(m->word, "run-here"),
-                              &m->result, err);
+        return migrate_resolve(job->vm->machine, machine_config(job->vm->machine)->vm_id,
+                               !strcmp(m->word, "run-here"), &m->options, &m->result, err);
     return migrate_query(job->vm->machine, &m->options, &m->result, err);
 }
 

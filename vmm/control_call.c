@@ -24,7 +24,7 @@ void control_free_call(struct control_call *call)
 /* Append one line.  With the mutex held. */
 static void append_line(struct control_client *client, const json_t *message)
 {
-    char *text = json_dumps(message, JSON_COMPACT | JSON_ENSURE_ASCII);
+    char *text = json_dumps(message, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15));
 
     if (text) {
         writer_copy(&client->out, text, strlen(text));
