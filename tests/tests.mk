@@ -64,6 +64,14 @@ linux-tools: $(LINUX)/tools.img
 
 .PHONY: linux-tools
 
+# A tour with the Linux guest.
+demo:
+	@tools/install-packages demo
+	@$(MAKE) --no-print-directory demo-run
+
+demo-run: all linux-tools
+	@tests/linux/demo $(O)
+
 # Figures beside Debian's QEMU; RUNS=N, BENCH=move,boot,memory choose.
 bench:
 	@tools/install-packages bench
@@ -81,4 +89,4 @@ soak:
 soak-run: all guest
 	@PINGPONG_SECONDS=$(SOAK) tests/guest/pingpong.sh $(O)
 
-.PHONY: bench bench-run soak soak-run
+.PHONY: demo demo-run bench bench-run soak soak-run
