@@ -21,6 +21,9 @@ endif
 PACKAGES := jansson libzstd libxxhash libcrypto
 WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual -Wwrite-strings -Wvla -Wundef \
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wformat=2 -Werror
+ifneq ($(findstring clang,$(CC)),)
+WARNINGS += -Wno-gnu-variable-sized-type-not-at-end # KVM's counted lists, with their entries
+endif
 CFLAGS   ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 CFLAGS   += -std=gnu11 $(WARNINGS) -pthread -fno-common -fstack-protector-strong

@@ -31,10 +31,12 @@ static void unlock_rw(pthread_rwlock_t **lock)
     pthread_rwlock_unlock(*lock);
 }
 
-#define READ_SCOPE(lock_) \
-    pthread_rwlock_t *scope CLEANUP(unlock_rw) = (pthread_rwlock_rdlock(lock_), (lock_))
-#define WRITE_SCOPE(lock_) \
-    pthread_rwlock_t *scope CLEANUP(unlock_rw) = (pthread_rwlock_wrlock(lock_), (lock_))
+#define READ_SCOPE(lock_)                                                 \
+    __attribute__((unused, cleanup(unlock_rw))) pthread_rwlock_t *scope = \
+        (pthread_rwlock_rdlock(lock_), (lock_))
+#define WRITE_SCOPE(lock_)                                                \
+    __attribute__((unused, cleanup(unlock_rw))) pthread_rwlock_t *scope = \
+        (pthread_rwlock_wrlock(lock_), (lock_))
 
 int bus_create(struct bus **out)
 {
