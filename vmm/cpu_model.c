@@ -152,12 +152,16 @@ static int mask_features(struct supported *from, int level, struct machine_confi
     return 0;
 }
 
-/* Leaf 0xd: only the components that XCR0 may still have, and the size they need. */
-static void shape_xsave(struct machine_config *config)
+/*
+ * Leaf 0xd: only the components that XCR0 may still have, and the size they need.  "host" keeps it
+ * whatever leaf 1 says: KVM without virtualisation hardware does not report XSAVE, but its guests
+ * use AVX all the same, and KVM_GET_XSAVE2 gives out only what this leaf names.
+ */
+static void shape_xsave(int level, struct machine_config *config)
 {
     const struct kvm_cpuid_entry2 *leaf1 = cpuid_find(config->cpuid, config->cpuid_count, 1, 0);
     struct kvm_cpuid_entry2 *root = cpuid_find(config->cpuid, config->cpuid_count, 0xd, 0);
-    bool xsave = leaf1 && leaf1->ecx & CPUID_XSAVE_BIT;
+    bool xsave = level < 0 || (leaf1 && leaf1->ecx & CPUID_XSAVE_BIT);
     uint32_t components = xsave && root ? root->eax : 0;
     uint32_t bytes = XSAVE_LEGACY_BYTES, kept = 0;
 
@@ -252,7 +256,7 @@ int cpu_model_fill(int kvm_fd, struct machine_config *config, struct ferry_error
     rc = mask_features(supported, level, config, err);
     if (rc)
         return rc;
-    shape_xsave(config);
+    shape_xsave(level, config);
     clear_registers(config, 0x6, CPUID_ARAT_BIT);
     clear_registers(config, 0x80000007, 0); /* the invariant TSC: a promise that moves break */
     if (level >= 0)
