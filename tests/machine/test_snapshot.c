@@ -17,15 +17,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "imagefmt/image.h"
 #include "snapshot/inspect.h"
-#include "snapshot/manifest.h"
 #include "snapshot/snapshot.h"
 #include "tests/support/image_sample.h"
 #include "tests/support/payload_machine.h"
@@ -58,51 +58,12 @@ static void succeeds(int error, const struct ferry_error *err)
         fail_msg("error %d: %s", error, ferry_error_text(err, text, sizeof(text)));
 }
 
-/* The restoring side: a payload without a machine yet, and where its disks go. */
-struct restore {
-    struct payload payload;
-    bool in_image[LIMIT_DISKS];
-    bool created;
-    int fds[LIMIT_DISKS];
-};
-
-static int create(void *opaque, struct machine_config *config, const bool *disk_in_image,
-                  struct machine **out, struct ferry_error *err)
-{
-    struct restore *r = opaque;
-    struct machine_host host;
-
-    memcpy(r->in_image, disk_in_image, sizeof(r->in_image));
-    r->payload.config = *config;
-    int error = payload_host(&r->payload, config, &host, err);
-    if (!error)
-        error = machine_create(config, &host, out, err);
-    r->created = !error;
-    return error;
-}
-
-static int disk(void *opaque, uint32_t index, int *fd, struct ferry_error *err)
-{
-    struct restore *r = opaque;
-
-    r->fds[index] = open(r->payload.disks[index], O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    *fd = r->fds[index];
-    return *fd < 0 ? ferry_fail_sys(err, -errno, r->payload.disks[index], "cannot create") : 0;
-}
-
-static int restore(struct restore *r, const char *path, struct restore_result *result,
+static int restore(struct payload *p, const char *path, struct restore_result *result,
                    struct ferry_error *err)
 {
-    const struct snapshot_host host = {.opaque = r, .create = create, .disk = disk};
     CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
 
-    for (unsigned i = 0; i < LIMIT_DISKS; i++)
-        r->fds[i] = -1;
-    int error = snapshot_load(fd, path, &host, NULL, &r->payload.machine, result, err);
-    for (unsigned i = 0; i < LIMIT_DISKS; i++)
-        if (r->fds[i] >= 0)
-            close(r->fds[i]);
-    return error;
+    return payload_restore(p, fd, NULL, result, err);
 }
 
 /* Files in the folder, temporary ones too. */
@@ -120,7 +81,7 @@ static unsigned files(void)
 static void test_payload_goes_on(void **state)
 {
     struct payload reference, saved;
-    struct restore restored = {0};
+    struct payload restored;
     struct snapshot_result save_result;
     struct restore_result load_result;
     struct ferry_error err = {0};
@@ -149,24 +110,24 @@ static void test_payload_goes_on(void **state)
     memcpy(generation, machine_config(saved.machine)->generation, sizeof(generation));
     payload_destroy(&saved);
 
-    payload_init(&restored.payload, "restored");
+    payload_init(&restored, "restored");
     succeeds(restore(&restored, path, &load_result, &err), &err);
     assert_int_equal(load_result.bytes, save_result.bytes);
     assert_memory_equal(load_result.root, save_result.root, SHA256_BYTES);
-    assert_false(machine_is_running(restored.payload.machine));
-    assert_memory_not_equal(machine_config(restored.payload.machine)->generation, generation, 16);
-    succeeds(machine_resume(restored.payload.machine, &err), &err);
-    assert_true(payload_wait(&restored.payload, "payload: done")); /* and there */
+    assert_false(machine_is_running(restored.machine));
+    assert_memory_not_equal(machine_config(restored.machine)->generation, generation, 16);
+    succeeds(machine_resume(restored.machine, &err), &err);
+    assert_true(payload_wait(&restored, "payload: done")); /* and there */
     for (unsigned tick = 6; tick <= 12; tick++) {
         CLEANUP_FREE char *want = payload_tick(&reference, tick);
-        CLEANUP_FREE char *got = payload_tick(&restored.payload, tick);
+        CLEANUP_FREE char *got = payload_tick(&restored, tick);
         assert_non_null(want);
         assert_non_null(got);
         assert_string_equal(want, got);
     }
-    assert_null(strstr(restored.payload.text, "DAMAGED"));
-    assert_null(strstr(restored.payload.text, "BACKWARDS"));
-    payload_destroy(&restored.payload);
+    assert_null(strstr(restored.text, "DAMAGED"));
+    assert_null(strstr(restored.text, "BACKWARDS"));
+    payload_destroy(&restored);
     payload_destroy(&reference);
     unlink(path);
 }
@@ -198,7 +159,7 @@ static void test_disk_content(void **state)
 {
     const size_t size = 5 * MIB + 512;
     struct payload saved;
-    struct restore restored = {0};
+    struct payload restored;
     struct snapshot_result save_result;
     struct restore_result load_result;
     struct ferry_error err = {0};
@@ -217,17 +178,17 @@ static void test_disk_content(void **state)
     assert_false(machine_is_running(saved.machine)); /* it was paused before */
     payload_destroy(&saved);
 
-    payload_init(&restored.payload, "disky");
-    restored.payload.disks[0] = in_folder(new_disk, "new.raw");
+    payload_init(&restored, "disky");
+    restored.disks[0] = in_folder(new_disk, "new.raw");
     succeeds(restore(&restored, path, &load_result, &err), &err);
     assert_true(restored.in_image[0]);
     assert_int_equal(file_read(new_disk, GIB, &copy, &copy_size, NULL), 0);
     assert_int_equal(copy_size, size);
     assert_memory_equal(copy, content, size);
-    succeeds(machine_activate_disks(restored.payload.machine, &err), &err);
-    succeeds(machine_resume(restored.payload.machine, &err), &err);
-    assert_true(payload_wait(&restored.payload, "tick "));
-    payload_destroy(&restored.payload);
+    succeeds(machine_activate_disks(restored.machine, &err), &err);
+    succeeds(machine_resume(restored.machine, &err), &err);
+    assert_true(payload_wait(&restored, "tick "));
+    payload_destroy(&restored);
     unlink(path);
     unlink(old_disk);
     unlink(new_disk);
@@ -343,24 +304,157 @@ static void test_refused_load(void **state)
     assert_int_equal(file_read(path, GIB, &data, &size, NULL), 0);
     const size_t places[] = {40, size / 100, size / 3, size / 2, size - 2000, size - 10};
     for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
-        struct restore restored = {0};
-        payload_init(&restored.payload, "refused");
+        struct payload restored;
+        payload_init(&restored, "refused");
         data[places[i]] ^= 0x20;
         assert_int_equal(atomic_file_write(in_folder(bad, "bad.ferry"), data, size, NULL), 0);
         data[places[i]] ^= 0x20;
         assert_true(restore(&restored, bad, &load_result, &err) < 0);
         assert_int_equal(err.kind, FERRY_REFUSED);
-        assert_null(restored.payload.machine);
-        payload_destroy(&restored.payload);
+        assert_null(restored.machine);
+        payload_destroy(&restored);
     }
     assert_int_equal(truncate(bad, (off_t)size / 2), 0);
-    struct restore restored = {0};
-    payload_init(&restored.payload, "refused");
+    struct payload restored;
+    payload_init(&restored, "refused");
     assert_true(restore(&restored, bad, &load_result, &err) < 0);
     assert_non_null(strstr(err.message, "ends early"));
-    payload_destroy(&restored.payload);
+    payload_destroy(&restored);
     unlink(path);
     unlink(bad);
+}
+
+/* Out through a pipe and in through it, while both sides are at work. */
+struct to_pipe {
+    struct machine *machine;
+    int fd;
+    int error;
+};
+
+static void *save_to_pipe(void *opaque)
+{
+    struct to_pipe *job = opaque;
+    struct snapshot_result result;
+
+    job->error = snapshot_save_fd(job->machine, job->fd, NULL, NULL, &result, NULL);
+    close(job->fd);
+    return NULL;
+}
+
+static void test_pipe(void **state)
+{
+    struct payload saved, restored;
+    struct restore_result result;
+    struct ferry_error err = {0};
+    pthread_t thread;
+    int ends[2];
+
+    (void)state;
+    need_payload();
+    payload_init(&saved, "piped");
+    succeeds(payload_start(&saved, "ticks=0 fill=4 ws=1", &err), &err);
+    assert_true(payload_wait(&saved, "tick 1 "));
+    assert_int_equal(pipe(ends), 0);
+    struct to_pipe job = {.machine = saved.machine, .fd = ends[1]};
+    assert_int_equal(pthread_create(&thread, NULL, save_to_pipe, &job), 0);
+    payload_init(&restored, "piped");
+    int error = payload_restore(&restored, ends[0], NULL, &result, &err);
+    pthread_join(thread, NULL);
+    close(ends[0]);
+    succeeds(job.error, &err);
+    succeeds(error, &err);
+    payload_destroy(&saved);
+    succeeds(machine_resume(restored.machine, &err), &err);
+    assert_true(payload_wait(&restored, "tick 6 "));
+    assert_null(strstr(restored.text, "DAMAGED"));
+    payload_destroy(&restored);
+}
+
+/* Nobody reads, nothing fits: the guest goes on all the same. */
+static void test_full_disk(void **state)
+{
+    struct payload p;
+    struct snapshot_result result;
+    struct ferry_error err = {0};
+    CLEANUP_FD int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
+
+    (void)state;
+    need_payload();
+    payload_init(&p, "full");
+    succeeds(payload_start(&p, "ticks=0 fill=1 ws=1", &err), &err);
+    assert_true(payload_wait(&p, "tick 1 "));
+    assert_int_equal(snapshot_save_fd(p.machine, full, NULL, NULL, &result, &err), -ENOSPC);
+    assert_int_equal(err.kind, FERRY_FAILED);
+    assert_true(machine_is_running(p.machine));
+    assert_true(payload_wait(&p, "tick 9 "));
+    payload_destroy(&p);
+}
+
+static void test_cancelled_load(void **state)
+{
+    struct payload saved, restored;
+    struct snapshot_result result;
+    struct restore_result load_result;
+    struct progress progress = {.cancelled = true};
+    struct ferry_error err = {0};
+    CLEANUP_FD int fd = memfd_create("image", MFD_CLOEXEC);
+
+    (void)state;
+    need_payload();
+    payload_init(&saved, "cancelled");
+    succeeds(payload_start(&saved, "ticks=0 fill=1 ws=1", &err), &err);
+    assert_true(payload_wait(&saved, "tick 1 "));
+    succeeds(snapshot_save_fd(saved.machine, fd, NULL, NULL, &result, &err), &err);
+    payload_destroy(&saved);
+    assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
+    payload_init(&restored, "cancelled");
+    assert_int_equal(payload_restore(&restored, fd, &progress, &load_result, &err), -ECANCELED);
+    assert_null(restored.machine);
+    payload_destroy(&restored);
+}
+
+/* In a child: save to path again and again until killed. */
+static void save_for_ever(const char *path)
+{
+    struct payload p;
+    struct snapshot_result result;
+
+    payload_init(&p, "killed");
+    if (payload_start(&p, "ticks=0 fill=16 ws=1 rate=20", NULL) || !payload_wait(&p, "tick 1 "))
+        _exit(1);
+    while (!snapshot_save(p.machine, path, NULL, NULL, &result, NULL))
+        continue;
+    _exit(1);
+}
+
+/* kill -9 at any instant: what has the name is a whole image, the old one or the new. */
+static void test_killed_saver(void **state)
+{
+    char path[PATH_MAX], command[PATH_MAX + 64];
+
+    (void)state;
+    need_payload();
+    in_folder(path, "k.ferry");
+    for (unsigned round = 0; round < 4; round++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (!child)
+            save_for_ever(path);
+        for (unsigned i = 0; i < 10000 && access(path, F_OK); i++)
+            usleep(1000);
+        usleep(round * 37000);
+        assert_int_equal(kill(child, SIGKILL), 0);
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        struct ferry_error err = {0};
+        CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+        assert_true(fd >= 0);
+        succeeds(image_read(fd, path, 0, NULL, NULL, NULL, &err), &err);
+        if (round == 1) /* once more with no old file */
+            unlink(path);
+    }
+    unlink(path);
+    snprintf(command, sizeof(command), "rm -f %s/.k.ferry.*.tmp", folder);
+    assert_int_equal(system(command), 0);
 }
 
 static int make_folder(void **state)
@@ -380,7 +474,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_payload_goes_on), cmocka_unit_test(test_disk_content),
         cmocka_unit_test(test_inspect),         cmocka_unit_test(test_old_file_survives),
-        cmocka_unit_test(test_refused_load),
+        cmocka_unit_test(test_refused_load),    cmocka_unit_test(test_pipe),
+        cmocka_unit_test(test_full_disk),       cmocka_unit_test(test_cancelled_load),
+        cmocka_unit_test(test_killed_saver),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

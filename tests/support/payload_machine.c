@@ -2,6 +2,7 @@
 #include "tests/support/payload_machine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,6 +119,44 @@ int payload_start(struct payload *p, const char *options, struct ferry_error *er
     if (!error)
         error = machine_boot(p->machine, &source, err);
     return error ? error : machine_resume(p->machine, err);
+}
+
+static int restore_create(void *opaque, struct machine_config *config, const bool *disk_in_image,
+                          struct machine **out, struct ferry_error *err)
+{
+    struct payload *p = opaque;
+    struct machine_host host;
+
+    memcpy(p->in_image, disk_in_image, sizeof(p->in_image));
+    p->config = *config;
+    for (uint32_t i = 0; i < config->disk_count; i++)
+        if (!p->disks[i])
+            return ferry_fail(err, -ENOENT, config->disks[i].device, "no file for it");
+    int error = payload_host(p, config, &host, err);
+    return error ? error : machine_create(config, &host, out, err);
+}
+
+static int restore_disk(void *opaque, uint32_t index, int *fd, struct ferry_error *err)
+{
+    struct payload *p = opaque;
+
+    *fd = open(p->disks[index], O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    p->disk_fds[index] = *fd;
+    return *fd < 0 ? ferry_fail_sys(err, -errno, p->disks[index], "cannot create") : 0;
+}
+
+int payload_restore(struct payload *p, int fd, struct progress *progress,
+                    struct restore_result *result, struct ferry_error *err)
+{
+    const struct snapshot_host host = {.opaque = p, .create = restore_create, .disk = restore_disk};
+
+    for (unsigned i = 0; i < LIMIT_DISKS; i++)
+        p->disk_fds[i] = -1;
+    int error = snapshot_load(fd, "image", &host, progress, &p->machine, result, err);
+    for (unsigned i = 0; i < LIMIT_DISKS; i++)
+        if (p->disk_fds[i] >= 0)
+            close(p->disk_fds[i]);
+    return error;
 }
 
 bool payload_wait(struct payload *p, const char *text)

@@ -7,7 +7,7 @@
 
 #include <pthread.h>
 
-#include "vmm/machine.h"
+#include "snapshot/snapshot.h"
 
 struct payload {
     struct machine *machine;
@@ -18,6 +18,9 @@ struct payload {
     char *text; /* all output so far */
     size_t size;
     int event; /* last enum machine_event, -1: none */
+    /* of a restore: */
+    bool in_image[LIMIT_DISKS];
+    int disk_fds[LIMIT_DISKS];
 };
 
 /* Why no payload can run here (no /dev/kvm, not built), NULL: it can. */
@@ -29,6 +32,12 @@ int payload_host(struct payload *p, const struct machine_config *config, struct 
                  struct ferry_error *err);
 /* Complete the configuration, create, own the disks, boot with these options, run. */
 int payload_start(struct payload *p, const char *options, struct ferry_error *err);
+/*
+ * snapshot_load into p, which has no machine yet; content of disks goes to new files p->disks[i].
+ * The machine is paused and does not own its disks afterwards.
+ */
+int payload_restore(struct payload *p, int fd, struct progress *progress,
+                    struct restore_result *result, struct ferry_error *err);
 /* Wait until the output has text; false after 60 seconds or when the machine has failed. */
 bool payload_wait(struct payload *p, const char *text);
 /* The part of line "tick N " that depends on N and the options only, malloc'd; NULL: no such. */
