@@ -206,9 +206,10 @@ static int pause_guest(struct source *s)
     if (s->was_running && !machine_is_running(s->machine))
         s->trouble = ferry_fail(&why, -ECANCELED, machine_config(s->machine)->name,
                                 "the guest stopped by itself during the move");
-    else if (s->was_running)
+    else if (s->was_running) {
+        s->paused_by_us = true; /* also if it fails half way */
         s->trouble = machine_pause(s->machine, &why);
-    s->paused_by_us = s->was_running && !s->trouble;
+    }
     if (s->trouble)
         source_reason(s, &why);
     return s->trouble;

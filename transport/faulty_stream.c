@@ -108,6 +108,8 @@ static bool strike(struct faulty_stream *s, struct fault *f)
         s->silent = true;
     else if (f->kind == FAULT_DELAY)
         pass_time(f->delay_ns);
+    else if (f->kind == FAULT_CALL)
+        f->call(f->opaque);
     f->kind = FAULT_NONE;
     return corrupt;
 }

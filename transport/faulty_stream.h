@@ -14,6 +14,7 @@ enum fault_kind {
     FAULT_SILENCE,  /* the connection stays open, but nothing moves in either direction */
     FAULT_CORRUPT,  /* one bit of the byte there is flipped */
     FAULT_DELAY,    /* a pause of delay_ns, once */
+    FAULT_CALL,     /* call(opaque), which may do worse: kill a process */
 };
 
 enum fault_direction { FAULT_WRITING, FAULT_READING };
@@ -26,6 +27,8 @@ struct fault {
     uint64_t frame;
     uint64_t bytes;
     uint64_t delay_ns;
+    void (*call)(void *opaque);
+    void *opaque;
 };
 
 /* Takes inner over, on failure too. */
