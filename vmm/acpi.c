@@ -272,13 +272,12 @@ static size_t build_xsdt(struct writer *w, const size_t *tables, unsigned count)
 /* The RSDP is the first thing in the buffer, and the last to be known. */
 static void fill_rsdp(struct writer *w, size_t xsdt)
 {
+    static const uint8_t start[16] = "RSD PTR \0FERRY \2"; /* signature, sum, OEM, revision */
     uint8_t *rsdp = w->data;
 
     if (w->error)
         return;
-    memcpy(rsdp, "RSD PTR ", 8);
-    memcpy(rsdp + 9, "FERRY ", 6);
-    rsdp[15] = 2; /* revision */
+    memcpy(rsdp, start, sizeof(start));
     writer_put_u32_at(w, 20, RSDP_BYTES);
     writer_put_u32_at(w, RSDP_XSDT_AT, (uint32_t)address_of(xsdt));
     rsdp[RSDP_CHECKSUM_AT] = checksum(rsdp, RSDP_V1_BYTES);

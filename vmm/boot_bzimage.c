@@ -216,15 +216,15 @@ static void fill_params(uint8_t *params, const struct boot_kernel *kernel,
 /* PML4, PDPT and four page directories: 4 GiB one to one, in pages of 2 MiB. */
 static int write_page_tables(struct memory *memory)
 {
-    enum { PRESENT_WRITABLE = 3, LARGE = 0x80, TABLE_BYTES = 4096, TABLES = 6 };
-    CLEANUP(writer_free) struct writer w = writer_init(TABLES * TABLE_BYTES);
+    enum { PRESENT_WRITABLE = 3, LARGE = 0x80, TABLE_BYTES = 4096, ALL_BYTES = 6 * TABLE_BYTES };
+    CLEANUP(writer_free) struct writer w = writer_init(ALL_BYTES);
 
     writer_u64(&w, (LAYOUT_PAGE_TABLE + TABLE_BYTES) | PRESENT_WRITABLE);
     writer_grow(&w, TABLE_BYTES - 8);
     for (uint64_t i = 0; i < 4; i++)
         writer_u64(&w, (LAYOUT_PAGE_TABLE + (2 + i) * TABLE_BYTES) | PRESENT_WRITABLE);
     writer_grow(&w, TABLE_BYTES - 4 * 8);
-    for (uint64_t i = 0; i < 4 * 512; i++)
+    for (uint64_t i = 0; i < 4 * UINT64_C(512); i++)
         writer_u64(&w, i << 21 | LARGE | PRESENT_WRITABLE);
     if (w.error)
         return w.error;

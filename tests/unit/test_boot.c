@@ -24,6 +24,7 @@
 
 #define RAM_BYTES     (64 * MIB)
 #define RSDP          0xe0000
+#define MAP_BYTES     UINT64_C(24) /* one entry of the memory map */
 #define IMAGE_BYTES   0x8000
 #define NOTES_AT      0x800
 #define TEXT_AT       0x1000
@@ -34,7 +35,7 @@
 #define DATA_BYTES    0x234
 #define DATA_GPA      0x400000
 #define SETUP_SECTS   4
-#define PAYLOAD_AT    ((SETUP_SECTS + 1) * 512)
+#define PAYLOAD_AT    0xa00 /* behind SETUP_SECTS sectors and the boot sector */
 #define PAYLOAD_BYTES (IMAGE_BYTES - PAYLOAD_AT)
 #define INIT_SIZE     0x100000
 #define PREF_ADDRESS  0x1000000
@@ -228,10 +229,10 @@ static void test_pvh_start_info(void **state)
     assert_int_equal(ram_number(&l, info + 32, 8), RSDP);
     memmap = ram_number(&l, info + 40, 8);
     assert_int_equal(ram_number(&l, info + 48, 4), 4);
-    for (int i = 0; i < 4; i++) {
-        assert_int_equal(ram_number(&l, memmap + 24 * i, 8), map[i][0]);
-        assert_int_equal(ram_number(&l, memmap + 24 * i + 8, 8), map[i][1]);
-        assert_int_equal(ram_number(&l, memmap + 24 * i + 16, 4), map[i][2]);
+    for (uint64_t i = 0; i < 4; i++) {
+        assert_int_equal(ram_number(&l, memmap + MAP_BYTES * i, 8), map[i][0]);
+        assert_int_equal(ram_number(&l, memmap + MAP_BYTES * i + 8, 8), map[i][1]);
+        assert_int_equal(ram_number(&l, memmap + MAP_BYTES * i + 16, 4), map[i][2]);
     }
     initrd = ram_number(&l, modules, 8);
     assert_int_equal(ram_number(&l, modules + 8, 8), 5000);
@@ -252,9 +253,9 @@ static void test_high_ram_is_in_the_map(void **state)
     assert_int_equal(l.ret, 0);
     memmap = ram_number(&l, l.entry.rbx + 40, 8);
     assert_int_equal(ram_number(&l, l.entry.rbx + 48, 4), 5);
-    assert_int_equal(ram_number(&l, memmap + 2 * 24 + 8, 8), MEMORY_LOW_END - 0x100000);
-    assert_int_equal(ram_number(&l, memmap + 4 * 24, 8), MEMORY_HIGH_START);
-    assert_int_equal(ram_number(&l, memmap + 4 * 24 + 8, 8), GIB);
+    assert_int_equal(ram_number(&l, memmap + 2 * MAP_BYTES + 8, 8), MEMORY_LOW_END - 0x100000);
+    assert_int_equal(ram_number(&l, memmap + 4 * MAP_BYTES, 8), MEMORY_HIGH_START);
+    assert_int_equal(ram_number(&l, memmap + 4 * MAP_BYTES + 8, 8), GIB);
     memory_destroy(l.memory);
     free(k);
 }
@@ -280,12 +281,12 @@ static void test_bzimage_params(void **state)
     assert_ram(&l, ram_number(&l, params + 0x228, 4), "quiet", 6);
     assert_int_equal(ram_number(&l, params + 0x250, 8), 0);
     assert_int_equal(ram_number(&l, params + 0x1e8, 1), 4);
-    assert_int_equal(ram_number(&l, params + 0x2d0 + 2 * 20, 8), 0x100000);
-    assert_int_equal(ram_number(&l, params + 0x2d0 + 2 * 20 + 16, 4), 1);
+    assert_int_equal(ram_number(&l, params + 0x2f8, 8), 0x100000);
+    assert_int_equal(ram_number(&l, params + 0x2f8 + 16, 4), 1);
     /* one to one: entry 8 of the first directory maps 16 MiB */
     assert_int_equal(ram_number(&l, l.entry.cr3, 8), (l.entry.cr3 + 0x1000) | 3);
     assert_int_equal(ram_number(&l, l.entry.cr3 + 0x1000, 8), (l.entry.cr3 + 0x2000) | 3);
-    assert_int_equal(ram_number(&l, l.entry.cr3 + 0x2000 + 8 * 8, 8), PREF_ADDRESS | 0x83);
+    assert_int_equal(ram_number(&l, l.entry.cr3 + 0x2040, 8), PREF_ADDRESS | 0x83);
     memory_destroy(l.memory);
     free(k);
 }
@@ -363,92 +364,95 @@ static void assert_refused(struct image *k, size_t initrd_bytes, int code, const
     free(k);
 }
 
-#define WITH_ELF(k, change)           \
-    ({                                \
-        struct image *k = make_elf(); \
-        change;                       \
-        k;                            \
-    })
-#define WITH_BZ(k, change)                \
-    ({                                    \
+/* Forge a kernel k, damage it, and see it refused. */
+#define REFUSE_ELF(change, code, word)    \
+    do {                                  \
+        struct image *k = make_elf();     \
+        change;                           \
+        assert_refused(k, 0, code, word); \
+    } while (0)
+#define REFUSE_BZ(change, code, word)     \
+    do {                                  \
         struct image *k = make_bzimage(); \
         change;                           \
-        k;                                \
-    })
+        assert_refused(k, 0, code, word); \
+    } while (0)
 
 static void test_refuses_damaged_elf(void **state)
 {
     (void)state;
-    assert_refused(WITH_ELF(k, ehdr(k)->e_machine = EM_AARCH64), 0, -ENOEXEC, "not for 64-bit x86");
-    assert_refused(WITH_ELF(k, ehdr(k)->e_ident[EI_CLASS] = ELFCLASS32), 0, -ENOEXEC, "64-bit");
-    assert_refused(WITH_ELF(k, ehdr(k)->e_type = ET_REL), 0, -ENOEXEC, "not an executable");
-    assert_refused(WITH_ELF(k, ehdr(k)->e_phnum = 0), 0, -EBADMSG, "no program headers");
-    assert_refused(WITH_ELF(k, ehdr(k)->e_phnum = 65), 0, -EBADMSG, "65 program headers");
-    assert_refused(WITH_ELF(k, ehdr(k)->e_phnum = 0xffff), 0, -EBADMSG, "program headers");
-    assert_refused(WITH_ELF(k, ehdr(k)->e_phentsize = 32), 0, -EBADMSG, "program headers");
-    assert_refused(WITH_ELF(k, ehdr(k)->e_phoff = UINT64_MAX), 0, -EBADMSG, "cut short");
-    assert_refused(WITH_ELF(k, ehdr(k)->e_phoff = IMAGE_BYTES - 8), 0, -EBADMSG, "cut short");
-    assert_refused(WITH_ELF(k, k->size = 100), 0, -EBADMSG, "cut short");
-    assert_refused(WITH_ELF(k, k->size = 20), 0, -EBADMSG, "damaged");
-    assert_refused(WITH_ELF(k, k->size = DATA_AT), 0, -EBADMSG, "cut short");
-    assert_refused(WITH_ELF(k, k->size = 0), 0, -EBADMSG, "empty");
+    REFUSE_ELF(ehdr(k)->e_machine = EM_AARCH64, -ENOEXEC, "not for 64-bit x86");
+    REFUSE_ELF(ehdr(k)->e_ident[EI_CLASS] = ELFCLASS32, -ENOEXEC, "64-bit");
+    REFUSE_ELF(ehdr(k)->e_type = ET_REL, -ENOEXEC, "not an executable");
+    REFUSE_ELF(ehdr(k)->e_phnum = 0, -EBADMSG, "no program headers");
+    REFUSE_ELF(ehdr(k)->e_phnum = 65, -EBADMSG, "65 program headers");
+    REFUSE_ELF(ehdr(k)->e_phnum = 0xffff, -EBADMSG, "program headers");
+    REFUSE_ELF(ehdr(k)->e_phentsize = 32, -EBADMSG, "program headers");
+    REFUSE_ELF(ehdr(k)->e_phoff = UINT64_MAX, -EBADMSG, "cut short");
+    REFUSE_ELF(ehdr(k)->e_phoff = IMAGE_BYTES - 8, -EBADMSG, "cut short");
+    REFUSE_ELF(k->size = 100, -EBADMSG, "cut short");
+    REFUSE_ELF(k->size = 20, -EBADMSG, "damaged");
+    REFUSE_ELF(k->size = DATA_AT, -EBADMSG, "cut short");
+    REFUSE_ELF(k->size = 0, -EBADMSG, "empty");
 }
 
 static void test_refuses_bad_segments(void **state)
 {
     (void)state;
-    assert_refused(WITH_ELF(k, phdr(k, 0)->p_filesz = TEXT_MEMORY + 1), 0, -EBADMSG, "larger");
-    assert_refused(WITH_ELF(k, phdr(k, 1)->p_offset = UINT64_MAX - 4), 0, -EBADMSG, "cut short");
-    assert_refused(WITH_ELF(k, phdr(k, 1)->p_paddr = LAYOUT_ACPI), 0, -EBADMSG, "below 1 MiB");
-    assert_refused(WITH_ELF(k, phdr(k, 1)->p_paddr = LAYOUT_START_INFO), 0, -EBADMSG, "1 MiB");
-    assert_refused(WITH_ELF(k, phdr(k, 1)->p_paddr = TEXT_GPA + TEXT_MEMORY - 1), 0, -EBADMSG,
-                   "over each other");
-    assert_refused(WITH_ELF(k, phdr(k, 1)->p_paddr = RAM_BYTES), 0, -ENOSPC, "fit into RAM");
-    assert_refused(WITH_ELF(k, phdr(k, 1)->p_paddr = UINT64_MAX - 16), 0, -ENOSPC, "fit into RAM");
-    assert_refused(WITH_ELF(k, phdr(k, 1)->p_memsz = UINT64_MAX), 0, -ENOSPC, "--memory");
-    assert_refused(WITH_ELF(k, phdr(k, 1)->p_memsz = RAM_BYTES), 0, -ENOSPC, "64.0 MiB");
+    REFUSE_ELF(phdr(k, 0)->p_filesz = TEXT_MEMORY + 1, -EBADMSG, "larger");
+    REFUSE_ELF(phdr(k, 1)->p_offset = UINT64_MAX - 4, -EBADMSG, "cut short");
+    REFUSE_ELF(phdr(k, 1)->p_paddr = LAYOUT_ACPI, -EBADMSG, "below 1 MiB");
+    REFUSE_ELF(phdr(k, 1)->p_paddr = LAYOUT_START_INFO, -EBADMSG, "1 MiB");
+    REFUSE_ELF(phdr(k, 1)->p_paddr = TEXT_GPA + TEXT_MEMORY - 1, -EBADMSG, "over each other");
+    REFUSE_ELF(phdr(k, 1)->p_paddr = RAM_BYTES, -ENOSPC, "fit into RAM");
+    REFUSE_ELF(phdr(k, 1)->p_paddr = UINT64_MAX - 16, -ENOSPC, "fit into RAM");
+    REFUSE_ELF(phdr(k, 1)->p_memsz = UINT64_MAX, -ENOSPC, "--memory");
+    REFUSE_ELF(phdr(k, 1)->p_memsz = RAM_BYTES, -ENOSPC, "64.0 MiB");
 }
 
 static void test_refuses_bad_notes(void **state)
 {
     (void)state;
-    assert_refused(WITH_ELF(k, phdr(k, 2)->p_type = PT_NULL), 0, -ENOEXEC, "without a PVH entry");
-    assert_refused(WITH_ELF(k, phdr(k, 2)->p_filesz = 64 * KIB + 1), 0, -EBADMSG, "notes");
-    assert_refused(WITH_ELF(k, phdr(k, 2)->p_offset = IMAGE_BYTES - 2), 0, -EBADMSG, "cut short");
-    assert_refused(WITH_ELF(k, phdr(k, 2)->p_filesz = 39), 0, -ENOEXEC, "without a PVH entry");
-    assert_refused(WITH_ELF(k, note(k)[0] = UINT32_MAX), 0, -ENOEXEC, "without a PVH entry");
-    assert_refused(WITH_ELF(k, note(k)[1] = UINT32_MAX - 2), 0, -ENOEXEC, "without a PVH entry");
-    assert_refused(WITH_ELF(k, note(k)[7] = 17), 0, -ENOEXEC, "without a PVH entry");
-    assert_refused(WITH_ELF(k, note(k)[8] = 0x006e6559), 0, -ENOEXEC, "without a PVH entry");
-    assert_refused(WITH_ELF(k, note(k)[9] = 0x1000), 0, -EBADMSG, "lies in no segment");
-    assert_refused(WITH_ELF(k, note(k)[9] = TEXT_GPA + TEXT_BYTES), 0, -EBADMSG, "no segment");
+    REFUSE_ELF(phdr(k, 2)->p_type = PT_NULL, -ENOEXEC, "without a PVH entry");
+    REFUSE_ELF(phdr(k, 2)->p_filesz = 64 * KIB + 1, -EBADMSG, "notes");
+    REFUSE_ELF(phdr(k, 2)->p_offset = IMAGE_BYTES - 2, -EBADMSG, "cut short");
+    REFUSE_ELF(phdr(k, 2)->p_filesz = 39, -ENOEXEC, "without a PVH entry");
+    REFUSE_ELF(note(k)[0] = UINT32_MAX, -ENOEXEC, "without a PVH entry");
+    REFUSE_ELF(note(k)[1] = UINT32_MAX - 2, -ENOEXEC, "without a PVH entry");
+    REFUSE_ELF(note(k)[7] = 17, -ENOEXEC, "without a PVH entry");
+    REFUSE_ELF(note(k)[8] = 0x006e6559, -ENOEXEC, "without a PVH entry");
+    REFUSE_ELF(note(k)[9] = 0x1000, -EBADMSG, "lies in no segment");
+    REFUSE_ELF(note(k)[9] = TEXT_GPA + TEXT_BYTES, -EBADMSG, "no segment");
 }
 
 static void test_refuses_damaged_bzimage(void **state)
 {
     (void)state;
-    assert_refused(WITH_BZ(k, poke(k, 0x1fe, 0, 2)), 0, -ENOEXEC, "no kernel");
-    assert_refused(WITH_BZ(k, poke(k, 0x202, 0, 4)), 0, -ENOEXEC, "no kernel");
-    assert_refused(WITH_BZ(k, poke(k, 0x206, 0x0205, 2)), 0, -ENOEXEC, "2.05");
-    assert_refused(WITH_BZ(k, k->bytes[0x211] = 0), 0, -ENOEXEC, "zImage");
-    assert_refused(WITH_BZ(k, poke(k, 0x230, 0x3000, 4)), 0, -EBADMSG, "alignment");
-    assert_refused(WITH_BZ(k, poke(k, 0x230, 0, 4)), 0, -EBADMSG, "alignment");
-    assert_refused(WITH_BZ(k, poke(k, 0x230, 0x80000000, 4)), 0, -EBADMSG, "alignment");
-    assert_refused(WITH_BZ(k, poke(k, 0x258, UINT64_MAX - 1, 8)), 0, -EBADMSG, "below 3 GiB");
-    assert_refused(WITH_BZ(k, poke(k, 0x260, 0xffffffff, 4)), 0, -ENOSPC, "fit into RAM");
-    assert_refused(WITH_BZ(k, poke(k, 0x238, 0, 4)), 0, -EBADMSG, "command line");
-    assert_refused(WITH_BZ(k, poke(k, 0x22c, 0xfffff, 4)), 0, -EBADMSG, "initrd");
-    assert_refused(WITH_BZ(k, k->bytes[0x1f1] = 0xff), 0, -EBADMSG, "cut short");
-    assert_refused(WITH_BZ(k, k->size = PAYLOAD_AT + 0x200), 0, -EBADMSG, "cut short");
-    assert_refused(WITH_BZ(k, k->size = 0x210), 0, -ENOEXEC, "");
+    REFUSE_BZ(poke(k, 0x1fe, 0, 2), -ENOEXEC, "no kernel");
+    REFUSE_BZ(poke(k, 0x202, 0, 4), -ENOEXEC, "no kernel");
+    REFUSE_BZ(poke(k, 0x206, 0x0205, 2), -ENOEXEC, "2.05");
+    REFUSE_BZ(k->bytes[0x211] = 0, -ENOEXEC, "zImage");
+    REFUSE_BZ(poke(k, 0x230, 0x3000, 4), -EBADMSG, "alignment");
+    REFUSE_BZ(poke(k, 0x230, 0, 4), -EBADMSG, "alignment");
+    REFUSE_BZ(poke(k, 0x230, 0x80000000, 4), -EBADMSG, "alignment");
+    REFUSE_BZ(poke(k, 0x258, UINT64_MAX - 1, 8), -EBADMSG, "below 3 GiB");
+    REFUSE_BZ(poke(k, 0x260, 0xffffffff, 4), -ENOSPC, "fit into RAM");
+    REFUSE_BZ(poke(k, 0x238, 0, 4), -EBADMSG, "command line");
+    REFUSE_BZ(poke(k, 0x22c, 0xfffff, 4), -EBADMSG, "initrd");
+    REFUSE_BZ(k->bytes[0x1f1] = 0xff, -EBADMSG, "cut short");
+    REFUSE_BZ(k->size = PAYLOAD_AT + 0x200, -EBADMSG, "cut short");
+    REFUSE_BZ(k->size = 0x210, -ENOEXEC, "");
 }
 
 static void test_refuses_too_large_initrd(void **state)
 {
+    struct image *low_only = make_bzimage();
+
     (void)state;
     assert_refused(make_elf(), RAM_BYTES, -ENOSPC, "does not fit beside the kernel");
     assert_refused(make_elf(), RAM_BYTES - DATA_GPA, -ENOSPC, "--memory");
-    assert_refused(WITH_BZ(k, poke(k, 0x22c, PREF_ADDRESS, 4)), 1, -ENOSPC, "does not fit");
+    poke(low_only, 0x22c, PREF_ADDRESS, 4);
+    assert_refused(low_only, 1, -ENOSPC, "does not fit");
 }
 
 static void test_refuses_other_files(void **state)

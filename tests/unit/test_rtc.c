@@ -53,7 +53,7 @@ static void test_every_format_reads_back(void **state)
 
     (void)state;
     for (size_t f = 0; f < sizeof(formats); f++)
-        for (int64_t t = 1700000000; t < 1700000000 + 2 * 86400; t += 599) {
+        for (int64_t t = 1700000000; t < 1700000000 + INT64_C(2) * 86400; t += 599) {
             uint8_t cmos[RTC_CMOS_BYTES] = {[RTC_REG_B] = formats[f]};
 
             rtc_encode(cmos, t);
@@ -72,7 +72,7 @@ static void test_twelve_hour_clock(void **state)
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         uint8_t cmos[RTC_CMOS_BYTES] = {0};
 
-        rtc_encode(cmos, known[i].hour * 3600);
+        rtc_encode(cmos, INT64_C(3600) * known[i].hour);
         assert_int_equal(cmos[RTC_HOURS], known[i].reg);
     }
 }
@@ -188,8 +188,8 @@ static int64_t guest_time(struct bench *b)
     uint8_t cmos[RTC_CMOS_BYTES] = {0};
 
     do {
-        for (uint8_t i = 0; i < RTC_REG_C; i++)
-            cmos[i] = get(b, i);
+        for (unsigned i = 0; i < RTC_REG_C; i++)
+            cmos[i] = get(b, (uint8_t)i);
         cmos[RTC_CENTURY] = get(b, RTC_CENTURY);
     } while (cmos[RTC_SECONDS] != get(b, RTC_SECONDS));
     cmos[RTC_REG_B] = get(b, RTC_REG_B);
@@ -213,9 +213,9 @@ static void set_time(struct bench *b, int64_t t)
     rtc_encode(cmos, t);
     put(b, RTC_REG_B, cmos[RTC_REG_B] | RTC_B_SET);
     put(b, RTC_REG_A, a | 0x70);
-    for (uint8_t i = 0; i < RTC_REG_A; i++)
-        if (rtc_is_time_register(i))
-            put(b, i, cmos[i]);
+    for (unsigned i = 0; i < RTC_REG_A; i++)
+        if (rtc_is_time_register((uint8_t)i))
+            put(b, (uint8_t)i, cmos[i]);
     put(b, RTC_CENTURY, cmos[RTC_CENTURY]);
     put(b, RTC_REG_B, cmos[RTC_REG_B]);
     put(b, RTC_REG_A, a);
@@ -237,7 +237,7 @@ static void test_shows_the_hosts_time(void **state)
 
 static void test_guest_sets_the_time(void **state)
 {
-    static const int64_t offsets[] = {-40 * 365 * 86400LL, 3600, 100 * 365 * 86400LL};
+    static const int64_t offsets[] = {-1261440000, 3600, 3153600000}; /* -40 to 100 years */
     struct bench *b = *state;
 
     for (size_t i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
@@ -276,7 +276,7 @@ static void test_restored_clock_shows_the_hosts_time(void **state)
     saved = fake_state_capture(b->rtc);
     /* Saved on Monday, restored on Wednesday. */
     fake_state_set(b->rtc, saved, "checked_s", 0,
-                   fake_state_get(b->rtc, saved, "checked_s", 0) - 2 * 86400);
+                   fake_state_get(b->rtc, saved, "checked_s", 0) - 172800);
     setup((void **)&other);
     assert_int_equal(other->rtc->ops->commit(other->rtc, saved, NULL), 0);
     assert_int_equal(other->rtc->ops->resume(other->rtc, NULL), 0);

@@ -103,15 +103,15 @@ int64_t rtc_decode(const uint8_t cmos[RTC_CMOS_BYTES])
     uint8_t b = cmos[RTC_REG_B];
     unsigned month = from_format(b, cmos[RTC_MONTH]);
     struct date d = {
-        .year = from_format(b, cmos[RTC_CENTURY]) * 100 + from_format(b, cmos[RTC_YEAR]),
+        .year = from_format(b, cmos[RTC_CENTURY]) * INT64_C(100) + from_format(b, cmos[RTC_YEAR]),
         .month = month < 1    ? 1
                  : month > 12 ? 12
                               : month,
         .day = from_format(b, cmos[RTC_DAY]),
     };
 
-    return days_from_date(d) * DAY_SECONDS + hour_from_format(b, cmos[RTC_HOURS]) * 3600 +
-           from_format(b, cmos[RTC_MINUTES]) * 60 + from_format(b, cmos[RTC_SECONDS]);
+    return days_from_date(d) * DAY_SECONDS + hour_from_format(b, cmos[RTC_HOURS]) * INT64_C(3600) +
+           from_format(b, cmos[RTC_MINUTES]) * INT64_C(60) + from_format(b, cmos[RTC_SECONDS]);
 }
 
 static bool alarm_matches(uint8_t reg, unsigned decoded, unsigned now)
