@@ -122,7 +122,7 @@ int state_load(const struct state_table *table, uint16_t version, const void *da
                const struct state_context *context, void *scratch, struct ferry_error *err);
 /* The state as a JSON object {"field": value | [..] | {..}}; NULL: out of memory. */
 json_t *state_to_json(const struct state_table *table, const void *state);
-/* One Markdown table a state table, for STATE.md, through put(opaque, text). */
+/* The table's own fields (not those of tables in it) as Markdown, through put(opaque, text). */
 void state_describe(const struct state_table *table, void (*put)(void *opaque, const char *text),
                     void *opaque);
 /* Ids ascending and unique, depths and counts within the limits; for the unit tests. */

@@ -103,7 +103,4 @@ void state_describe(const struct state_table *table, void (*put)(void *opaque, c
                  field->flags & STATE_IGNORABLE ? "skips it" : "refuses");
         put(opaque, line);
     }
-    for (uint32_t i = 0; i < table->field_count; i++)
-        if (table->fields[i].type == STATE_STRUCT)
-            state_describe(table->fields[i].table, put, opaque);
 }
