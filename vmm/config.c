@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/hash.h"
+
 #define ABOUT "machine description"
 
 /* ---- to JSON ---- */
@@ -151,24 +153,13 @@ static void read_text(struct json_reader *r, const char *key, char *out, size_t 
     out[length] = '\0';
 }
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static void read_hex(struct json_reader *r, const char *key, uint8_t out[16])
 {
     char text[2 * 16 + 1] = "";
     read_text(r, key, text, sizeof(text));
     if (r->rc)
         return;
-    bool good = strlen(text) == 2 * 16;
-    for (size_t i = 0; good && i < 16; i++) {
-        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
-        good = high >= 0 && low >= 0;
-        out[i] = (uint8_t)(high << 4 | low);
-    }
-    if (!good)
+    if (hex_decode(text, out, 16))
         refuse(r, key, "is not 32 hexadecimal digits");
 }
 
