@@ -16,7 +16,7 @@
 #include "migrate/pages.h"
 
 #define REPORT_EVERY_NS (100 * UINT64_C(1000000))
-#define ENTRY_WAIT_NS   (50 * UINT64_C(1000000)) /* for the first entry, before RUNNING is sent */
+#define ENTRY_WAIT_NS   UINT64_C(1000000000) /* for the first entry, before RUNNING is sent */
 #define GONE_WAIT_NS    (2 * UINT64_C(1000000000))
 
 struct destination {

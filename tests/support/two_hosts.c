@@ -47,12 +47,15 @@ void two_hosts_close(struct two_hosts *t)
 {
     for (int i = 0; i < 2; i++) {
         char tickets[96];
+        if (!t->host[i].tickets)
+            continue;
         payload_destroy(&t->host[i].payload);
         ticket_store_close(t->host[i].tickets);
         snprintf(tickets, sizeof(tickets), "%s/.tickets", t->host[i].dir);
         remove_folder(tickets);
         remove_folder(t->host[i].dir);
     }
+    *t = (struct two_hosts){0};
 }
 
 static int create(void *opaque, struct machine_config *config, struct machine **out,
