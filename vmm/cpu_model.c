@@ -18,11 +18,13 @@
 #include "vmm/cpu_features.h"
 #include "vmm/cpu_topology.h"
 #include "vmm/kvm.h"
+#include "vmm/msr.h"
 
 #define CPUID_XSAVE_BIT        (1u << 26) /* leaf 1 ECX */
 #define CPUID_TSC_DEADLINE_BIT (1u << 24) /* leaf 1 ECX */
 #define CPUID_ARAT_BIT         (1u << 2)  /* leaf 6 EAX */
 #define XSAVE_LEGACY_BYTES     576        /* legacy region and header */
+#define MCG_CTL_P              (1u << 8)  /* IA32_MCG_CAP: MCG_CTL exists */
 #define NAMED_PHYSICAL_BITS    40
 
 /* Family 15, model 107, stepping 1: what QEMU gives to its named levels. */
@@ -333,5 +335,9 @@ int cpu_model_apply(int vcpu_fd, unsigned index, const struct machine_config *co
     cpu_topology_patch(cpuid->entries, cpuid->head.nent, index, config->cpus);
     if (ioctl(vcpu_fd, KVM_SET_CPUID2, cpuid))
         return ferry_fail_sys(err, -errno, "CPU", "KVM refuses the CPUID of vCPU %u", index);
+    /* The same on every host, whose KVM may have more banks. */
+    uint64_t mcg_cap = MCE_BANKS | MCG_CTL_P;
+    if (ioctl(vcpu_fd, KVM_X86_SETUP_MCE, &mcg_cap))
+        return ferry_fail_sys(err, -errno, "CPU", "KVM refuses machine check banks");
     return 0;
 }

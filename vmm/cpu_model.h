@@ -23,7 +23,7 @@ int cpu_model_fill(int kvm_fd, struct machine_config *config, struct ferry_error
 int cpu_model_check(int kvm_fd, const struct machine_config *config, struct ferry_error *err);
 /*
  * KVM_SET_CPUID2 on vCPU `index`: config->cpuid with this vCPU's APIC id and the topology of one
- * package of config->cpus cores.
+ * package of config->cpus cores; and the machine check banks (KVM_X86_SETUP_MCE).
  */
 int cpu_model_apply(int vcpu_fd, unsigned index, const struct machine_config *config,
                     struct ferry_error *err);
