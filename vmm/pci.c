@@ -148,7 +148,7 @@ static void ecam_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
 
 static uint64_t bar_address(const struct pci_function *function, unsigned index)
 {
-    const uint8_t *config = function->config + PCI_BASE_ADDRESS_0 + 4 * index;
+    const uint8_t *config = function->config + PCI_BASE_ADDRESS_0 + (size_t)4 * index;
     uint64_t address = 0;
     for (unsigned n = 0; n < (function->bars[index].wide ? 8u : 4u); n++)
         address |= (uint64_t)config[n] << (8 * n);
@@ -225,7 +225,7 @@ static int assign_bar(struct pci *pci, struct pci_function *function, unsigned i
         return -ENOSPC;
     pci->next_bar = address + size;
     bar->assigned = address;
-    uint8_t *config = function->config + PCI_BASE_ADDRESS_0 + 4 * index;
+    uint8_t *config = function->config + PCI_BASE_ADDRESS_0 + (size_t)4 * index;
     for (unsigned n = 0; n < 4; n++)
         config[n] |= (uint8_t)(address >> (8 * n)); /* the window lies below 4 GiB */
     return 0;

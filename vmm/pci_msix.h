@@ -55,9 +55,9 @@ void pci_msix_reset(struct pci_msix *msix);
 void pci_msix_raise(struct pci_msix *msix, unsigned vector);
 /* Message Control was written: bits 15 (enable) and 14 (function mask) count. */
 void pci_msix_set_control(struct pci_msix *msix, uint16_t control);
-/* Handlers of the BAR; the caller (the bus) holds msix->lock. */
-uint64_t pci_msix_read(void *msix, uint64_t offset, unsigned size);
-void pci_msix_write(void *msix, uint64_t offset, uint64_t value, unsigned size);
+/* Handlers of the BAR, opaque: the struct pci_msix.  The caller (the bus) holds its lock. */
+uint64_t pci_msix_read(void *opaque, uint64_t offset, unsigned size);
+void pci_msix_write(void *opaque, uint64_t offset, uint64_t value, unsigned size);
 void pci_msix_capture(struct pci_msix *msix, struct pci_msix_vector *vectors);
 /* count entries of checked state; control as in pci_msix_set_control. */
 void pci_msix_commit(struct pci_msix *msix, const struct pci_msix_vector *vectors,

@@ -17,7 +17,8 @@
 
 #include "common/cleanup.h"
 
-#define STACK_BYTES (128 * 1024) /* address space; the few pages touched are what it costs */
+#define STACK_BYTES \
+    ((size_t)128 * 1024) /* address space; the few pages touched are what it costs */
 
 static void drain(int fd)
 {

@@ -56,7 +56,7 @@ static bool requested(struct bench *bench, unsigned vector)
     struct kvm_lapic_state lapic;
     uint32_t bits;
     assert_int_equal(ioctl(bench->vcpu, KVM_GET_LAPIC, &lapic), 0);
-    memcpy(&bits, lapic.regs + LAPIC_IRR + vector / 32 * 0x10, sizeof(bits));
+    memcpy(&bits, lapic.regs + LAPIC_IRR + (size_t)vector / 32 * 0x10, sizeof(bits));
     return bits >> (vector % 32) & 1;
 }
 

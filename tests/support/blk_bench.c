@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -79,8 +80,8 @@ static const struct block_ops ram_ops = {
 struct device *add_disk(struct rig *rig, struct ram_disk *disk, const char *name, bool readonly)
 {
     struct disk_config config = {.size_bytes = DISK_BYTES, .readonly = readonly};
-    strcpy(config.device, name);
-    strcpy(config.serial, "ferry-serial");
+    snprintf(config.device, sizeof(config.device), "%s", name);
+    snprintf(config.serial, sizeof(config.serial), "ferry-serial");
     *disk = (struct ram_disk){
         .block = {.ops = &ram_ops, .size_bytes = DISK_BYTES, .readonly = readonly, .active = true}};
     disk->data = malloc(DISK_BYTES);

@@ -246,9 +246,10 @@ void driver_setup_queue(struct driver *driver, uint16_t size)
 {
     struct driver_queue *queue = &driver->queue;
     *queue = (struct driver_queue){.size = size, .desc = DRIVER_QUEUE_GPA};
-    queue->avail = queue->desc + 16u * size;
-    queue->used = (queue->avail + 6 + 2u * size + 3) & ~UINT64_C(3);
-    memset(rig_ram(driver->rig, queue->desc), 0, queue->used + 6 + 8u * size - queue->desc);
+    queue->avail = queue->desc + UINT64_C(16) * size;
+    queue->used = (queue->avail + 6 + UINT64_C(2) * size + 3) & ~UINT64_C(3);
+    memset(rig_ram(driver->rig, queue->desc), 0,
+           queue->used + 6 + UINT64_C(8) * size - queue->desc);
     common_write(driver, VIRTIO_PCI_COMMON_Q_SELECT, 2, 0);
     common_write(driver, VIRTIO_PCI_COMMON_Q_SIZE, 2, size);
     common_write(driver, VIRTIO_PCI_COMMON_Q_MSIX, 2, 0);
@@ -301,7 +302,7 @@ void driver_start(struct driver *driver, struct rig *rig, unsigned slot, uint64_
 void driver_set_descriptor(struct driver *driver, uint64_t table, uint16_t index, uint64_t gpa,
                            uint32_t size, uint16_t flags, uint16_t next)
 {
-    struct vring_desc *desc = rig_ram(driver->rig, table + 16u * index);
+    struct vring_desc *desc = rig_ram(driver->rig, table + UINT64_C(16) * index);
     *desc = (struct vring_desc){.addr = gpa, .len = size, .flags = flags, .next = next};
 }
 
@@ -345,10 +346,10 @@ static void ring_write(struct driver *driver, uint64_t gpa, uint16_t value)
 void driver_publish(struct driver *driver, uint16_t head)
 {
     struct driver_queue *queue = &driver->queue;
-    ring_write(driver, queue->avail + 4 + 2u * (queue->avail_index % queue->size), head);
+    ring_write(driver, queue->avail + 4 + UINT64_C(2) * (queue->avail_index % queue->size), head);
     ring_write(driver, queue->avail + 2, ++queue->avail_index);
     /* An event index just behind the next used entry: interrupt me for it. */
-    ring_write(driver, queue->avail + 4 + 2u * queue->size, queue->used_index);
+    ring_write(driver, queue->avail + 4 + UINT64_C(2) * queue->size, queue->used_index);
 }
 
 void driver_kick(struct driver *driver)
@@ -377,7 +378,7 @@ uint32_t driver_wait(struct driver *driver, uint32_t *length)
             nap(&waited);
     }
     const struct vring_used_elem *used =
-        rig_ram(driver->rig, queue->used + 4 + 8u * (queue->used_index % queue->size));
+        rig_ram(driver->rig, queue->used + 4 + UINT64_C(8) * (queue->used_index % queue->size));
     queue->used_index++;
     if (length)
         *length = used->len;

@@ -365,7 +365,8 @@ static void control(struct msix_view *v, uint16_t value)
 
 static void mask(struct msix_view *v, unsigned vector, bool masked)
 {
-    rig_mmio_write(v->rig, v->table + 16u * vector + PCI_MSIX_ENTRY_VECTOR_CTRL, 4, masked);
+    rig_mmio_write(v->rig, v->table + UINT64_C(16) * vector + PCI_MSIX_ENTRY_VECTOR_CTRL, 4,
+                   masked);
 }
 
 static uint64_t sent(struct msix_view *v, unsigned vector)

@@ -16,7 +16,7 @@
 
 #include "vmm/block.h"
 
-#define SIZE (1u << 20)
+#define SIZE UINT64_C(0x100000)
 
 struct bench {
     char folder[64], path[96];
@@ -295,6 +295,45 @@ static void test_another_size_is_refused(void **state)
     bench_close(&bench);
 }
 
+/* The descriptor that holds path; the disk's own. */
+static int find_fd(const char *path)
+{
+    for (int fd = 3; fd < 256; fd++) {
+        char link[64], target[128] = "";
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        if (readlink(link, target, sizeof(target) - 1) > 0 && strcmp(target, path) == 0)
+            return fd;
+    }
+    fail_msg("%s is not open", path);
+    return -1;
+}
+
+static void test_a_failed_flush_is_final(void **state)
+{
+    struct bench bench;
+    struct ferry_error err = {0};
+    int pipe_fds[2];
+    (void)state;
+    bench_open(&bench);
+    bench_activate(&bench);
+    struct block *block = bench.block;
+    assert_int_equal(block->ops->flush(block), 0);
+    int fd = find_fd(bench.path), kept = dup(fd);
+    assert_true(kept >= 0);
+    assert_int_equal(pipe(pipe_fds), 0);
+    assert_int_equal(dup2(pipe_fds[0], fd), fd); /* nothing that could be flushed */
+    assert_true(block->ops->flush(block) < 0);
+    assert_int_equal(dup2(kept, fd), fd); /* all is well again, but what was lost stays lost */
+    assert_true(block->ops->flush(block) < 0);
+    assert_true(block->ops->release(block, &err) < 0);
+    assert_true(block->active);
+    assert_string_equal(err.about, bench.path);
+    close(kept);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+    bench_close(&bench);
+}
+
 /* The destination of a move: the file comes to be while it waits. */
 static void test_absent_until_activated(void **state)
 {
@@ -326,6 +365,7 @@ int main(void)
         cmocka_unit_test(test_readonly),
         cmocka_unit_test(test_what_is_no_disk),
         cmocka_unit_test(test_another_size_is_refused),
+        cmocka_unit_test(test_a_failed_flush_is_final),
         cmocka_unit_test(test_absent_until_activated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,8 @@
 #include "common/limits.h"
 #include "tests/support/blk_bench.h"
 
+#define SECTOR UINT64_C(512)
+
 /* ---- what must work ---- */
 
 static void test_configuration_describes_the_disk(void **state)
@@ -47,13 +49,13 @@ static void test_reads_and_writes(void **state)
         assert_int_equal(
             driver_block(&bench.driver, VIRTIO_BLK_T_IN, 8, 4096, false, indirect, &length), 0);
         assert_int_equal(length, 4097);
-        assert_memory_equal(data_of(&bench), bench.disk.data + 8 * 512, 4096);
-        memset(data_of(&bench), 0x5a, 512 * 3);
+        assert_memory_equal(data_of(&bench), bench.disk.data + SECTOR * 8, 4096);
+        memset(data_of(&bench), 0x5a, SECTOR * 3);
         assert_int_equal(driver_block(&bench.driver, VIRTIO_BLK_T_OUT, DISK_SECTORS - 3, 512 * 3,
                                       true, indirect, &length),
                          0);
         assert_int_equal(length, 1);
-        assert_memory_equal(data_of(&bench), bench.disk.data + DISK_BYTES - 512 * 3, 512 * 3);
+        assert_memory_equal(data_of(&bench), bench.disk.data + DISK_BYTES - SECTOR * 3, SECTOR * 3);
         assert_true(interrupts(bench.device, 0) >= 1);
         bench_close(&bench);
     }
@@ -101,7 +103,7 @@ static void test_many_in_flight(void **state)
     enum { REQUESTS = 20, ROUNDS = 200 };
     for (unsigned round = 0; round < ROUNDS; round++) {
         for (unsigned n = 0; n < REQUESTS; n++) {
-            uint64_t at = DRIVER_DATA_GPA + 0x1000u * n;
+            uint64_t at = DRIVER_DATA_GPA + UINT64_C(0x1000) * n;
             struct virtio_blk_outhdr *header = rig_ram(rig, at + 0x800);
             *header = (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_IN, .sector = round + n};
             const struct driver_buffer buffers[] = {
@@ -114,8 +116,9 @@ static void test_many_in_flight(void **state)
         driver_kick(&bench.driver);
         for (unsigned n = 0; n < REQUESTS; n++) {
             uint32_t head = driver_wait(&bench.driver, NULL);
-            uint64_t at = DRIVER_DATA_GPA + 0x1000u * (head / 3);
-            assert_memory_equal(rig_ram(rig, at), bench.disk.data + (round + head / 3) * 512, 512);
+            uint64_t at = DRIVER_DATA_GPA + UINT64_C(0x1000) * (head / 3);
+            assert_memory_equal(rig_ram(rig, at), bench.disk.data + SECTOR * (round + head / 3),
+                                512);
         }
     }
     bench_close(&bench);

@@ -44,7 +44,7 @@ static void test_kicks_while_quiesced_are_not_lost(void **state)
         }
         assert_int_equal(device->ops->resume(device, NULL), 0);
         driver_wait(driver, NULL);
-        assert_memory_equal(data_of(&bench), bench.disk.data + round * 512, 512);
+        assert_memory_equal(data_of(&bench), bench.disk.data + UINT64_C(512) * round, 512);
     }
     bench_close(&bench);
 }

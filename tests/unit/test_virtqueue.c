@@ -14,7 +14,7 @@
 #include "tests/support/virtio_rig.h"
 #include "vmm/device/virtio_rng.h"
 
-#define SIZE  16
+#define SIZE  UINT64_C(16)
 #define DESC  UINT64_C(0x1000)
 #define AVAIL UINT64_C(0x2000)
 #define USED  UINT64_C(0x3000)
@@ -52,13 +52,14 @@ static void descriptor(struct bench *bench, uint64_t table, unsigned index, uint
 {
     const struct vring_desc desc = {
         .addr = address, .len = size, .flags = (uint16_t)flags, .next = (uint16_t)next};
-    assert_int_equal(
-        memory_write(bench->memory, (struct gpa){table + 16 * index}, &desc, sizeof(desc)), 0);
+    assert_int_equal(memory_write(bench->memory, (struct gpa){table + UINT64_C(16) * index}, &desc,
+                                  sizeof(desc)),
+                     0);
 }
 
 static void publish(struct bench *bench, uint16_t index, uint16_t head)
 {
-    struct gpa entry = {AVAIL + 4 + 2 * (index % SIZE)};
+    struct gpa entry = {AVAIL + 4 + UINT64_C(2) * (index % SIZE)};
     assert_int_equal(memory_store_u16(bench->memory, entry, head), 0);
     assert_int_equal(memory_store_u16(bench->memory, (struct gpa){AVAIL + 2}, index + 1), 0);
 }

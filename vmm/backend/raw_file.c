@@ -251,8 +251,8 @@ static int lock_disk(int fd, const struct raw_file *file, struct ferry_error *er
 static int raw_activate(struct block *block, struct ferry_error *err)
 {
     struct raw_file *file = from_block(block);
-    uint64_t size;
-    bool is_device;
+    uint64_t size = 0;
+    bool is_device = false;
     if (block->active)
         return 0;
     CLEANUP_FD int fd = open_disk(file->path, block->readonly, &size, &is_device, err);
