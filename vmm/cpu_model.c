@@ -22,6 +22,7 @@
 
 #define CPUID_XSAVE_BIT        (1u << 26) /* leaf 1 ECX */
 #define CPUID_TSC_DEADLINE_BIT (1u << 24) /* leaf 1 ECX */
+#define CPUID_HYPERVISOR_BIT   (1u << 31) /* leaf 1 ECX */
 #define CPUID_ARAT_BIT         (1u << 2)  /* leaf 6 EAX */
 #define XSAVE_LEGACY_BYTES     576        /* legacy region and header */
 #define MCG_CTL_P              (1u << 8)  /* IA32_MCG_CAP: MCG_CTL exists */
@@ -68,6 +69,9 @@ static int get_supported(int kvm_fd, struct supported **out, struct ferry_error 
     if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, supported))
         return ferry_fail_sys(err, -errno, "CPU", "KVM_GET_SUPPORTED_CPUID failed");
     struct kvm_cpuid_entry2 *leaf1 = cpuid_find(supported->entries, supported->head.nent, 1, 0);
+    /* Never reported; without it no guest looks for leaf 0x40000000, kvmclock and the rest. */
+    if (leaf1)
+        leaf1->ecx |= CPUID_HYPERVISOR_BIT;
     /* api.rst 4.46: reported by the capability alone on older kernels. */
     if (leaf1 && kvm_capability(kvm_fd, KVM_CAP_TSC_DEADLINE_TIMER))
         leaf1->ecx |= CPUID_TSC_DEADLINE_BIT;

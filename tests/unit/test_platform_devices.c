@@ -19,7 +19,15 @@
 #define NS_PER_S UINT64_C(1000000000)
 
 enum { STATUS = PORT_PM_EVENT, ENABLE = PORT_PM_EVENT + 2, GPE_ENABLE = PORT_GPE0 + 2 };
-enum { TMR = 1, GBL = 0x20, PWRBTN = 0x100, SCI_EN = 1, SLP_EN = 1 << 13, S5 = 5 << 10 };
+enum {
+    TMR = 1,
+    GBL = 0x20,
+    PWRBTN = 0x100,
+    RTC = 0x400,
+    SCI_EN = 1,
+    SLP_EN = 1 << 13,
+    S5 = 5 << 10
+};
 
 struct bench {
     struct fake_platform *fake;
@@ -89,7 +97,7 @@ static void test_enable_keeps_what_exists(void **state)
     struct bench *b = *state;
 
     out16(b, ENABLE, 0xffff);
-    assert_int_equal(in16(b, ENABLE), TMR | GBL | PWRBTN);
+    assert_int_equal(in16(b, ENABLE), TMR | GBL | PWRBTN | RTC);
     fake_out(b->fake, ENABLE + 1, 0, 1); /* bytes work too */
     assert_int_equal(in16(b, ENABLE), TMR | GBL);
     assert_int_equal(fake_in(b->fake, STATUS, 4), (uint64_t)(TMR | GBL) << 16);
@@ -211,7 +219,7 @@ static void test_timer_status_and_interrupt(void **state)
 static void fix_pm(const struct device *device, void *s, uint64_t *seed)
 {
     fake_state_set(device, s, "pm1_status", 0, fake_random(seed) & (TMR | GBL | PWRBTN));
-    fake_state_set(device, s, "pm1_enable", 0, fake_random(seed) & (TMR | GBL | PWRBTN));
+    fake_state_set(device, s, "pm1_enable", 0, fake_random(seed) & (TMR | GBL | PWRBTN | RTC));
     fake_state_set(device, s, "pm1_control", 0, fake_random(seed) & 0x1c02);
 }
 
@@ -221,6 +229,7 @@ static void test_pm_state(void **state)
         const char *field;
         uint64_t value;
     } bad[] = {{"pm1_status", 0x8000},
+               {"pm1_status", RTC},
                {"pm1_enable", 0x200},
                {"pm1_control", SLP_EN},
                {"timer_ns", UINT64_MAX}};

@@ -26,7 +26,9 @@ enum {
     PM1_TMR = 1 << 0,
     PM1_GBL = 1 << 5,
     PM1_PWRBTN = 1 << 8,
-    PM1_BITS = PM1_TMR | PM1_GBL | PM1_PWRBTN, /* what exists; no sleep button, no RTC wake */
+    PM1_RTC = 1 << 10, /* can be enabled, as Linux tries to, but the clock does not set it */
+    PM1_STATUS_BITS = PM1_TMR | PM1_GBL | PM1_PWRBTN,
+    PM1_ENABLE_BITS = PM1_STATUS_BITS | PM1_RTC,
 
     CONTROL_SCI_EN = 1 << 0,
     CONTROL_BM_RLD = 1 << 1,
@@ -56,7 +58,7 @@ static int check_state(const void *state, const struct state_context *context,
     const struct acpi_pm_state *s = state;
 
     (void)context;
-    if ((s->pm1_status | s->pm1_enable) & ~PM1_BITS)
+    if (s->pm1_status & ~PM1_STATUS_BITS || s->pm1_enable & ~PM1_ENABLE_BITS)
         return ferry_refuse(err, -EBADMSG, "acpi_pm", "PM1 has bits set that do not exist");
     if (s->pm1_control & ~CONTROL_KEPT)
         return ferry_refuse(err, -EBADMSG, "acpi_pm",
@@ -200,7 +202,7 @@ static void event_write(void *opaque, uint64_t offset, uint64_t value, unsigned 
     struct acpi_pm *pm = opaque;
 
     update_timer_status(pm);
-    write_pair(&pm->regs.pm1_status, &pm->regs.pm1_enable, PM1_BITS, offset, value, size);
+    write_pair(&pm->regs.pm1_status, &pm->regs.pm1_enable, PM1_ENABLE_BITS, offset, value, size);
     update_timer_status(pm);
     drive_sci(pm);
 }
