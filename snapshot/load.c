@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -27,7 +28,8 @@ struct load {
     struct manifest manifest;
     bool ram_seen;
     bool disk_seen[LIMIT_DISKS];
-    int fd; /* of the disk being filled, -1: skipped */
+    int fd;               /* of the disk being filled, -1: skipped */
+    uint64_t image_bytes; /* 0: not known, a pipe */
     uint64_t reported;
 };
 
@@ -129,7 +131,8 @@ static int load_chunk(void *opaque, const struct image_section *section, uint64_
 static void load_progress(void *opaque, uint64_t bytes)
 {
     struct load *l = opaque;
-    const struct progress_report what = {.phase = "image", .done_bytes = bytes};
+    const struct progress_report what = {
+        .phase = "image", .done_bytes = bytes, .total_bytes = l->image_bytes};
 
     if (!l->progress || !l->progress->report || bytes - l->reported < REPORT_BYTES)
         return;
@@ -188,10 +191,13 @@ int snapshot_load(int fd, const char *about, const struct snapshot_host *host,
     CLEANUP_FREE struct load *l = calloc(1, sizeof(*l));
     struct image_summary summary = {0};
     uint64_t start = monotonic_ns();
+    struct stat st;
 
     if (!l)
         return ferry_fail(err, -ENOMEM, about, "out of memory");
     *l = (struct load){.about = about, .host = host, .progress = progress, .fd = -1};
+    if (!fstat(fd, &st) && S_ISREG(st.st_mode))
+        l->image_bytes = (uint64_t)st.st_size;
     int error = load_image(l, fd, &summary, err);
     if (error) {
         machine_destroy(l->machine);
