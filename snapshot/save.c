@@ -40,13 +40,19 @@ static void report(const struct save *s, const char *phase, uint64_t done, uint6
         s->progress->report(s->progress->opaque, &what);
 }
 
+static void begin_phase(struct save *s, const char *phase, uint64_t total)
+{
+    s->reported = 0;
+    report(s, phase, 0, total);
+}
+
 /* Between two chunks: has anybody cancelled, does anybody want to know? */
 static int step(struct save *s, const char *phase, uint64_t done, uint64_t total,
                 struct ferry_error *err)
 {
     if (s->progress && atomic_load(&s->progress->cancelled))
         return ferry_fail(err, -ECANCELED, NULL, "the snapshot was cancelled");
-    if (done < s->reported || done - s->reported >= REPORT_BYTES) {
+    if (done - s->reported >= REPORT_BYTES) {
         s->reported = done;
         report(s, phase, done, total);
     }
@@ -91,6 +97,7 @@ static int save_ram(struct save *s, struct ferry_error *err)
     uint64_t total = memory_size(memory);
     uint64_t start = 0, end, next = 0; /* next: chunk not yet looked at */
 
+    begin_phase(s, "ram", total);
     int error = image_writer_begin(s->writer, IMAGE_RAM, "ram", total, IMAGE_RAM_CHUNK_BYTES, err);
     while (!error && memory_next_data(memory, &start, &end) > 0) {
         uint64_t chunk = start / IMAGE_RAM_CHUNK_BYTES;
@@ -129,6 +136,7 @@ static int save_disk_content(struct save *s, struct block *block, const char *de
     int found, error = 0;
 
     snprintf(phase, sizeof(phase), "disk %s", device);
+    begin_phase(s, phase, block->size_bytes);
     while ((found = block->ops->next_data(block, &start, &end)) > 0) {
         uint64_t chunk = start / IMAGE_DISK_CHUNK_BYTES;
         for (chunk = chunk < next ? next : chunk; chunk * IMAGE_DISK_CHUNK_BYTES < end; chunk++) {
@@ -184,7 +192,7 @@ static int save_paused(struct save *s, int fd, struct snapshot_result *result,
     int error = image_writer_create(fd, &options, manifest, strlen(manifest), &s->writer, err);
     if (error)
         return error;
-    report(s, "state", 0, 0);
+    begin_phase(s, "state", 0);
     error = machine_save(s->machine, save_section, s, err);
     if (!error)
         error = save_ram(s, err);
