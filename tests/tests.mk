@@ -21,6 +21,9 @@ $(O)/guest/payload.elf: $(GUEST_SRCS) $(wildcard tests/guest/*.h) tests/guest/pa
 guest: $(O)/guest/payload.elf
 ALL_SRCS += $(filter %.c,$(GUEST_SRCS))
 
+# Tests of what is not in the library.
+$(O)/tests/unit/test_options: $(call obj,cli/options.c)
+
 -include tests/fuzz/fuzz.mk
 
 test:

@@ -139,7 +139,7 @@ static void run_lines(struct control_client *client)
     size_t done = 0;
 
     while (client->fd >= 0 && !client->closing && !call_under_way(client)) {
-        const char *line = (const char *)in->data + done;
+        const char *line = in->size ? (const char *)in->data + done : NULL;
         const char *end = in->size > done ? memchr(line, '\n', in->size - done) : NULL;
         if (!end)
             break;
@@ -151,7 +151,8 @@ static void run_lines(struct control_client *client)
         memmove(in->data, in->data + done, in->size - done);
         in->size -= done;
     }
-    if (in->size >= LIMIT_CONTROL_LINE_BYTES && !memchr(in->data, '\n', in->size)) {
+    if (!client->closing && in->size >= LIMIT_CONTROL_LINE_BYTES &&
+        !memchr(in->data, '\n', in->size)) {
         struct ferry_error err;
         ferry_usage(&err, "control socket", "the line is longer than %llu bytes",
                     (unsigned long long)LIMIT_CONTROL_LINE_BYTES);

@@ -200,7 +200,7 @@ void control_run_line(struct control_client *client, const char *text, size_t si
 {
     struct control *control = client->control;
     struct ferry_error err;
-    json_t *message;
+    json_t *message = NULL;
 
     if (parse_line(text, size, &message, &err)) {
         control_complain(client, &err);
