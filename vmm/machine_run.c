@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <linux/kvm.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "vmm/acpi.h"
@@ -16,7 +17,18 @@
 #include "vmm/device/acpi_pm.h"
 #include "vmm/machine_internal.h"
 
-#include <string.h>
+#define MTRR_ENABLED    0x800u
+#define MTRR_WRITE_BACK 6u
+
+/* As firmware leaves them: on, all memory write-back.  Linux takes PAT for unusable otherwise. */
+static int set_mtrrs(struct machine *machine, struct ferry_error *err)
+{
+    const struct msr_value mtrr = {MSR_MTRR_DEF_TYPE, MTRR_ENABLED | MTRR_WRITE_BACK};
+    int rc = 0;
+    for (unsigned i = 0; !rc && i < machine->config.cpus; i++)
+        rc = msr_set(vcpus_fd(machine->vcpus, i), &mtrr, 1, err);
+    return rc;
+}
 
 static int enter_kernel(struct machine *machine, const struct boot_entry *entry,
                         struct ferry_error *err)
@@ -46,6 +58,8 @@ int machine_boot(struct machine *machine, const struct boot_source *source, stru
     rc = acpi_install(&acpi, machine->memory, &rsdp, err);
     if (!rc)
         rc = boot_load(machine->memory, source, rsdp, &entry, err);
+    if (!rc)
+        rc = set_mtrrs(machine, err);
     return rc ? rc : enter_kernel(machine, &entry, err);
 }
 

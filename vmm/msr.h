@@ -11,8 +11,9 @@
 #include "common/error.h"
 #include "common/limits.h"
 
-#define MSR_TSC          0x10u
-#define MSR_TSC_DEADLINE 0x6e0u
+#define MSR_TSC           0x10u
+#define MSR_TSC_DEADLINE  0x6e0u
+#define MSR_MTRR_DEF_TYPE 0x2ffu
 /* Machine check banks that every ferry machine has (KVM_X86_SETUP_MCE). */
 #define MCE_BANKS 10u
 
