@@ -159,6 +159,8 @@ static int save_disk(struct save *s, uint32_t index, struct ferry_error *err)
 
     if (!block->active)
         return ferry_fail(err, -EBADF, device, "the machine does not own its disk");
+    if (block->size_bytes != machine_config(s->machine)->disks[index].size_bytes)
+        return ferry_fail(err, -EINVAL, device, "the disk's size is not the machine's");
     int error = image_writer_begin(s->writer, IMAGE_DISK, device, block->size_bytes,
                                    IMAGE_DISK_CHUNK_BYTES, err);
     if (!error)
