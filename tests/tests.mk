@@ -33,7 +33,7 @@ test:
 check: all tests guest
 	@$(MAKE) --no-print-directory O=$(O)/san CC=clang SAN=address,undefined all tests guest
 	@$(MAKE) --no-print-directory O=$(O)/tsan SAN=thread tests
-	@tests/run.sh $(O) $(O)/san:unit,model,machine,cli $(O)/tsan:unit
+	@tests/run.sh $(O) $(O)/san:unit,model,machine,cli,fuzz $(O)/tsan:unit
 
 .PHONY: guest test check
 
