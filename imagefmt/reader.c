@@ -365,6 +365,8 @@ static int on_index(struct image_reader *r, struct record *record, struct ferry_
     if (!count || count > INDEX_ENTRIES || size != count * INDEX_ENTRY_BYTES ||
         r->index_entries % INDEX_ENTRIES)
         return refuse(r, "the index", "it has an impossible length", err);
+    if (count > r->table.pages - r->index_entries)
+        return refuse(r, "the index", "it has more entries than the image has pages", err);
     if (!r->index_offset)
         r->index_offset = record->offset;
     r->index_entries += count;

@@ -286,11 +286,11 @@ static void test_lying_frames(void **state)
     }
 }
 
-static void forge_page(struct forge *f, uint64_t index, size_t offset, uint32_t size,
-                       const uint8_t digest[SHA256_BYTES])
+static void forge_page(struct forge *f, uint32_t number, uint64_t index, size_t offset,
+                       uint32_t size, const uint8_t digest[SHA256_BYTES])
 {
     forge_begin(f, "PAGE");
-    writer_u32(&f->out, 0);
+    writer_u32(&f->out, number);
     writer_u32(&f->out, 1);
     writer_u64(&f->out, index);
     writer_u64(&f->out, offset);
@@ -299,10 +299,33 @@ static void forge_page(struct forge *f, uint64_t index, size_t offset, uint32_t 
     forge_end(f);
 }
 
-/* Pages and index records are full but for the last: their places must be computable. */
+/* A right section of one chunk; without its page if so asked. */
+static void forge_disk(struct forge *f, uint32_t number, const char *name, bool with_page)
+{
+    uint8_t content[4096] = "x", stored[8192], counted[8 + SHA256_BYTES] = {0};
+    uint8_t *digest = counted + 8, section[SHA256_BYTES];
+    uint32_t size = frame(stored, sizeof(stored), content, sizeof(content));
+
+    sha256(content, sizeof(content), digest);
+    sha256(counted, sizeof(counted), section);
+    forge_data(f, number, IMAGE_DISK, name, 4096, 4096);
+    size_t offset = f->out.size;
+    forge_chunk(f, number, 0, 4096, stored, size, digest);
+    if (with_page)
+        forge_page(f, number, 0, offset, size, digest);
+    forge_begin(f, "DEND");
+    writer_u32(&f->out, number);
+    writer_u64(&f->out, 1);
+    writer_u64(&f->out, 4096);
+    writer_u64(&f->out, size);
+    writer_copy(&f->out, section, SHA256_BYTES);
+    forge_end(f);
+}
+
+/* Every page but a section's last is full: its place must be computable. */
 static void test_page_rules(void **state)
 {
-    uint8_t content[4096] = "x", stored[8192], digest[SHA256_BYTES], section[SHA256_BYTES];
+    uint8_t content[4096] = "x", stored[8192], digest[SHA256_BYTES];
     uint32_t size = frame(stored, sizeof(stored), content, sizeof(content));
     struct forge f;
 
@@ -312,7 +335,7 @@ static void test_page_rules(void **state)
     forge_data(&f, 0, IMAGE_DISK, "vda", 4096, 8 * MIB);
     size_t offset = f.out.size;
     forge_chunk(&f, 0, 0, 4096, stored, size, digest);
-    forge_page(&f, 0, offset, size, digest);
+    forge_page(&f, 0, 0, offset, size, digest);
     forge_chunk(&f, 0, 1, 4096, stored, size, digest);
     done(&f, "its index page is missing");
 
@@ -322,36 +345,46 @@ static void test_page_rules(void **state)
         forge_chunk(&f, 0, i, 4096, stored, size, digest);
     done(&f, "its index page is missing");
 
-    /* an end that is right in all but the page before it */
-    uint8_t counted[8 + SHA256_BYTES] = {0};
-    memcpy(counted + 8, digest, SHA256_BYTES);
-    sha256(counted, sizeof(counted), section);
-    for (int with_page = 0; with_page < 2; with_page++) {
-        start(&f);
-        forge_data(&f, 0, IMAGE_DISK, "vda", 4096, 4096);
-        offset = f.out.size;
-        forge_chunk(&f, 0, 0, 4096, stored, size, digest);
-        if (with_page)
-            forge_page(&f, 0, offset, size, digest);
-        forge_begin(&f, "DEND");
-        writer_u32(&f.out, 0);
-        writer_u64(&f.out, 1);
-        writer_u64(&f.out, 4096);
-        writer_u64(&f.out, size);
-        writer_copy(&f.out, section, SHA256_BYTES);
-        forge_end(&f);
-        done(&f, with_page ? "ends early" : "section vda does not match");
-    }
-
     start(&f);
-    for (int twice = 0; twice < 2; twice++) {
-        forge_begin(&f, "INDX");
-        writer_u32(&f.out, 1);
-        for (int i = 0; i < 3; i++)
-            writer_u64(&f.out, 0);
-        forge_end(&f);
+    forge_disk(&f, 0, "vda", true);
+    done(&f, "ends early"); /* right so far */
+    start(&f);
+    forge_disk(&f, 0, "vda", false);
+    done(&f, "section vda does not match");
+}
+
+static void forge_index(struct forge *f, uint32_t entries)
+{
+    forge_begin(f, "INDX");
+    writer_u32(&f->out, entries);
+    for (uint32_t i = 0; i < 3 * entries; i++)
+        writer_u64(&f->out, 0);
+    forge_end(f);
+}
+
+static void test_index_rules(void **state)
+{
+    static const struct {
+        uint32_t first, second;
+        const char *what;
+    } cases[] = {
+        {0, 0, "the index is damaged: it has an impossible length"},
+        {INDEX_ENTRIES + 1, 0, "the index is damaged: it has an impossible length"},
+        {1, 1, "the index is damaged: it has an impossible length"}, /* the first is not full */
+        {3, 0, "more entries than the image has pages"},
+        {INDEX_ENTRIES, INDEX_ENTRIES, "more entries than the image has pages"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct forge f;
+        start(&f);
+        forge_disk(&f, 0, "vda", true);
+        forge_disk(&f, 1, "vdb", true);
+        forge_index(&f, cases[i].first);
+        forge_index(&f, cases[i].second);
+        done(&f, cases[i].what);
     }
-    done(&f, "the index is damaged: it has an impossible length");
 }
 
 /* A record that lies elsewhere than it says, with a right sum. */
@@ -379,7 +412,7 @@ int main(void)
         cmocka_unit_test(test_state_sections), cmocka_unit_test(test_data_sections),
         cmocka_unit_test(test_chunk_heads),    cmocka_unit_test(test_chunk_content),
         cmocka_unit_test(test_lying_frames),   cmocka_unit_test(test_page_rules),
-        cmocka_unit_test(test_moved_record),
+        cmocka_unit_test(test_index_rules),    cmocka_unit_test(test_moved_record),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
