@@ -28,6 +28,7 @@ struct precopy {
     struct channel *channel;
     struct progress *progress;
     struct migrate_result *result;
+    const struct log *log;
     struct dirty *dirty;
     struct page_batch *batch;
     struct plan plan;
@@ -66,6 +67,7 @@ int precopy_create(struct machine *machine, struct channel *channel,
     p->channel = channel;
     p->progress = progress;
     p->result = result;
+    p->log = options->log;
     p->rtt_ns = UINT64_MAX;
     p->started_ns = monotonic_ns();
     unsigned rounds = options->rounds_max ? options->rounds_max : ROUNDS_DEFAULT;
@@ -248,6 +250,9 @@ static int one_round(struct precopy *p, struct frame *said, struct ferry_error *
     /* A short round says little about the line. */
     if (p->round_done >= MIB && took)
         p->rate = (uint64_t)((double)p->round_done * 1e9 / (double)took);
+    log_debug(p->log, "round %u: %llu KiB of RAM in %llu us, round trip %llu us", p->round,
+              (unsigned long long)p->round_done / 1024, (unsigned long long)took / 1000,
+              (unsigned long long)p->rtt_ns / 1000);
     report(p, true);
     return 0;
 }
@@ -261,6 +266,8 @@ static int collect(struct precopy *p, struct ferry_error *err)
         return (int)pages;
     p->collect_ns = monotonic_ns() - began;
     p->bitmap_bytes = (uint64_t)pages * MEMORY_PAGE_BYTES;
+    log_debug(p->log, "%llu KiB of RAM have been written meanwhile (asking took %llu us)",
+              (unsigned long long)p->bitmap_bytes / 1024, (unsigned long long)p->collect_ns / 1000);
     return 0;
 }
 

@@ -55,7 +55,115 @@ void two_hosts_close(struct two_hosts *t)
         remove_folder(tickets);
         remove_folder(t->host[i].dir);
     }
+    if (t->reference.machine)
+        payload_destroy(&t->reference);
+    free(t->said);
     *t = (struct two_hosts){0};
+}
+
+void must(int error, const struct ferry_error *err)
+{
+    char text[768];
+
+    if (error)
+        fail_msg("error %d: %s", error, ferry_error_text(err, text, sizeof(text)));
+}
+
+struct payload *two_hosts_guest(struct two_hosts *t)
+{
+    return &t->host[t->here].payload;
+}
+
+void two_hosts_start(struct two_hosts *t, unsigned cpus, const char *options)
+{
+    struct ferry_error err = {0};
+    const char *why = payload_impossible();
+
+    if (why) {
+        print_message("SKIPPED: %s\n", why);
+        skip();
+    }
+    two_hosts_open(t);
+    t->cpus = cpus;
+    t->options = options;
+    two_hosts_guest(t)->config.cpus = cpus;
+    must(payload_start(two_hosts_guest(t), options, &err), &err);
+    assert_true(payload_wait(two_hosts_guest(t), "tick 2 "));
+}
+
+bool two_hosts_runs(const struct two_hosts *t, unsigned host)
+{
+    struct machine *machine = t->host[host].payload.machine;
+    return machine && machine_is_running(machine);
+}
+
+void two_hosts_leave(struct two_hosts *t, unsigned host)
+{
+    struct payload *p = &t->host[host].payload;
+
+    machine_destroy(p->machine);
+    p->machine = NULL;
+    char *more = realloc(t->said, t->said_size + p->size + 1);
+    assert_non_null(more);
+    t->said = more;
+    memcpy(t->said + t->said_size, p->text ? p->text : "", p->size);
+    t->said_size += p->size;
+    t->said[t->said_size] = 0;
+    p->size = 0;
+    if (p->text)
+        p->text[0] = 0;
+}
+
+/* The highest tick printed so far. */
+static unsigned last_tick(struct two_hosts *t)
+{
+    struct payload *p = two_hosts_guest(t);
+    LOCK_SCOPE(&p->lock);
+    const char *texts[2] = {t->said, p->text};
+    unsigned last = 0;
+
+    for (int i = 0; i < 2; i++)
+        for (const char *at = texts[i]; at && (at = strstr(at, "tick ")); at++) {
+            unsigned tick = (unsigned)strtoul(at + 5, NULL, 10);
+            last = tick > last ? tick : last;
+        }
+    return last;
+}
+
+void two_hosts_go_on(struct two_hosts *t)
+{
+    char text[32];
+
+    snprintf(text, sizeof(text), "tick %u ", last_tick(t) + 2);
+    assert_true(payload_wait(two_hosts_guest(t), text));
+}
+
+void two_hosts_match_undisturbed(struct two_hosts *t)
+{
+    struct ferry_error err = {0};
+    unsigned last = last_tick(t) - 1;
+    char text[32];
+
+    two_hosts_leave(t, t->here);
+    payload_init(&t->reference, "reference");
+    t->reference.config.cpus = t->cpus;
+    must(payload_start(&t->reference, t->options, &err), &err);
+    snprintf(text, sizeof(text), "tick %u ", last + 1);
+    assert_true(payload_wait(&t->reference, text));
+    const char *at = t->said;
+    for (unsigned tick = 1; tick <= last; tick++) {
+        char *expected = payload_tick(&t->reference, tick);
+        assert_non_null(expected);
+        snprintf(text, sizeof(text), "tick %u ", tick);
+        at = strstr(at, text);
+        assert_non_null(at);
+        if (strncmp(at, expected, strlen(expected)))
+            fail_msg("expected %s, the moved guest said %.100s", expected, at);
+        free(expected);
+    }
+    assert_null(strstr(t->said, "DAMAGED"));
+    assert_null(strstr(t->said, "BACKWARDS"));
+    print_message("%u ticks are those of an undisturbed guest\n", last);
 }
 
 static int create(void *opaque, struct machine_config *config, struct machine **out,

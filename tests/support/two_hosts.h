@@ -24,6 +24,11 @@ struct host {
 struct two_hosts {
     struct host host[2];
     unsigned here; /* where the guest is */
+    unsigned cpus; /* of the guest, and its options */
+    const char *options;
+    char *said; /* by the guest on hosts that it has left */
+    size_t said_size;
+    struct payload reference; /* a guest that is never moved */
 };
 
 /* What one connection to a host came to. */
@@ -44,6 +49,19 @@ struct arrival {
 
 void two_hosts_open(struct two_hosts *t);
 void two_hosts_close(struct two_hosts *t);
+
+/* Boot the guest on host 0.  Skips the test where no guest can run. */
+void two_hosts_start(struct two_hosts *t, unsigned cpus, const char *options);
+struct payload *two_hosts_guest(struct two_hosts *t);
+bool two_hosts_runs(const struct two_hosts *t, unsigned host);
+/* The machine at host is no more, as when its process ends.  t->here is not changed. */
+void two_hosts_leave(struct two_hosts *t, unsigned host);
+/* The guest at t->here ticks on, or the test fails. */
+void two_hosts_go_on(struct two_hosts *t);
+/* All that the guest has said is what one says that was never moved.  Ends the guest. */
+void two_hosts_match_undisturbed(struct two_hosts *t);
+/* Fails the test with the error's text unless error is 0. */
+void must(int error, const struct ferry_error *err);
 
 /* Serve connections to host, in a thread of its own, until arrival_join. */
 void arrival_start(struct arrival *a, struct host *host, const struct fault *faults,
