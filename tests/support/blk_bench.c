@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -24,6 +25,9 @@ static int ram_copy(struct block *block, const struct iovec *iov, int count, uin
     struct ram_disk *disk = from_block(block);
     if (disk->fail)
         return disk->fail;
+    disk->busy = true;
+    if (disk->slow)
+        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     for (int n = 0; n < count; n++) {
         assert_true(offset + iov[n].iov_len <= block->size_bytes);
         if (write)
@@ -32,6 +36,7 @@ static int ram_copy(struct block *block, const struct iovec *iov, int count, uin
             memcpy(iov[n].iov_base, disk->data + offset, iov[n].iov_len);
         offset += iov[n].iov_len;
     }
+    disk->busy = false;
     return 0;
 }
 

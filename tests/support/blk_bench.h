@@ -2,6 +2,8 @@
 #ifndef FERRY_TESTS_SUPPORT_BLK_BENCH_H
 #define FERRY_TESTS_SUPPORT_BLK_BENCH_H
 
+#include <stdatomic.h>
+
 #include "tests/support/virtio_rig.h"
 #include "vmm/device/virtio_blk.h"
 
@@ -14,7 +16,9 @@ struct ram_disk {
     struct block block;
     uint8_t *data;
     unsigned flushes, discards, zeroes;
-    int fail; /* returned by everything */
+    int fail;         /* returned by everything */
+    atomic_bool slow; /* a transfer takes a while */
+    atomic_bool busy; /* and is at it */
 };
 
 struct bench {

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -218,6 +219,7 @@ static void test_the_lock_dies_with_the_process(void **state)
     assert_int_equal(pipe(pipe_fds), 0);
     pid_t child = fork();
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* whatever becomes of the test */
         int rc = bench.block->ops->activate(bench.block, NULL);
         byte = rc ? 'n' : 'y';
         if (write(pipe_fds[1], &byte, 1) == 1)

@@ -1,4 +1,5 @@
 /* virtio-blk through quiesce, save, load and resume: nothing lost, nothing foreign accepted. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,8 @@
 
 #include "common/limits.h"
 #include "tests/support/blk_bench.h"
+
+#define SECTOR UINT64_C(512)
 
 /* ---- quiescing ---- */
 
@@ -44,7 +47,57 @@ static void test_kicks_while_quiesced_are_not_lost(void **state)
         }
         assert_int_equal(device->ops->resume(device, NULL), 0);
         driver_wait(driver, NULL);
-        assert_memory_equal(data_of(&bench), bench.disk.data + UINT64_C(512) * round, 512);
+        assert_memory_equal(data_of(&bench), bench.disk.data + SECTOR * round, 512);
+    }
+    bench_close(&bench);
+}
+
+static void offer_read(struct bench *bench, uint64_t sector)
+{
+    static const struct driver_buffer buffers[] = {{DRIVER_DATA_GPA + 0x800, 16, false},
+                                                   {DRIVER_DATA_GPA, 512, true},
+                                                   {DRIVER_DATA_GPA + 0x900, 1, true}};
+    struct virtio_blk_outhdr *header = rig_ram(&bench->rig, buffers[0].gpa);
+    *header = (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_IN, .sector = sector};
+    driver_chain(&bench->driver, 0, buffers, 3);
+    driver_publish(&bench->driver, 0);
+    driver_kick(&bench->driver);
+}
+
+static void test_quiesce_waits_for_the_request_in_flight(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, 0);
+    bench.disk.slow = true;
+    for (unsigned round = 0; round < 5; round++) {
+        offer_read(&bench, round);
+        while (!bench.disk.busy)
+            sched_yield();
+        assert_int_equal(bench.device->ops->quiesce(bench.device, NULL), 0);
+        assert_false(bench.disk.busy);
+        assert_true(driver_has_used(&bench.driver));
+        driver_wait(&bench.driver, NULL);
+        assert_int_equal(bench.device->ops->resume(bench.device, NULL), 0);
+    }
+    bench_close(&bench);
+}
+
+/* The driver resets a disk that is at work: when the status reads 0, nothing writes RAM any more.
+ */
+static void test_reset_waits_for_the_request_in_flight(void **state)
+{
+    struct bench bench;
+    (void)state;
+    bench_open(&bench, false, 0);
+    bench.disk.slow = true;
+    for (unsigned round = 0; round < 5; round++) {
+        offer_read(&bench, round);
+        while (!bench.disk.busy)
+            sched_yield();
+        assert_false(driver_negotiate(&bench.driver, 0));
+        assert_false(bench.disk.busy);
+        driver_start(&bench.driver, &bench.rig, bench.driver.slot, 0);
     }
     bench_close(&bench);
 }
@@ -73,6 +126,7 @@ static void test_continues_in_another_machine(void **state)
     for (unsigned n = 0; n < 100; n++)
         driver_block(&source.driver, VIRTIO_BLK_T_IN, n, 512, false, n & 1, NULL);
     source.device->ops->quiesce(source.device, NULL);
+    offer_read(&source, 77); /* its kick stays behind on the source */
     struct writer saved = rig_save(source.device);
 
     rig_create(&destination.rig, -1);
@@ -89,6 +143,8 @@ static void test_continues_in_another_machine(void **state)
 
     destination.driver = source.driver;
     destination.driver.rig = &destination.rig;
+    driver_wait(&destination.driver, NULL);
+    assert_memory_equal(data_of(&destination), destination.disk.data + SECTOR * 77, SECTOR);
     for (unsigned n = 0; n < 100; n++)
         assert_int_equal(
             driver_block(&destination.driver, VIRTIO_BLK_T_IN, n, 512, false, n & 1, NULL), 0);
@@ -152,6 +208,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kicks_while_quiesced_are_not_lost),
+        cmocka_unit_test(test_quiesce_waits_for_the_request_in_flight),
+        cmocka_unit_test(test_reset_waits_for_the_request_in_flight),
         cmocka_unit_test(test_a_load_repeats_the_interrupt),
         cmocka_unit_test(test_continues_in_another_machine),
         cmocka_unit_test(test_foreign_disks_are_refused),

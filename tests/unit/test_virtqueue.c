@@ -389,10 +389,12 @@ static void test_too_much_is_refused(void **state)
         descriptor(&bench, TABLE, n, DATA, 1, n + 1 < LIMIT_CHAIN_DESCRIPTORS ? N : 0, n + 1);
     expect_broken(&bench);
     bench_open(&bench); /* the available index runs ahead by more than the ring holds */
+    descriptor(&bench, DESC, 0, DATA, 16, 0, 0);
     memory_store_u16(bench.memory, (struct gpa){AVAIL + 2}, SIZE + 1);
     assert_true(virtqueue_pop(&bench.queue, &bench.chain) < 0);
     bench_close(&bench);
     bench_open(&bench); /* or backwards */
+    descriptor(&bench, DESC, 0, DATA, 16, 0, 0);
     bench.queue.registers.last_avail = bench.queue.registers.used_index = 5;
     memory_store_u16(bench.memory, (struct gpa){AVAIL + 2}, 4);
     assert_true(virtqueue_pop(&bench.queue, &bench.chain) < 0);
