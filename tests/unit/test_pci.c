@@ -253,6 +253,38 @@ static void test_bars_swap_and_collide(void **state)
     bench_close(&bench);
 }
 
+/* BARs that changed places: while the first is loaded, its new place is still the other's. */
+static void test_swapped_bars_are_loaded(void **state)
+{
+    struct bench source, destination;
+    uint64_t places[2];
+    (void)state;
+    bench_open(&source);
+    bench_open(&destination);
+    for (unsigned n = 0; n < 2; n++) {
+        rig_config_write(&source.rig, source.slots[n], PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+        rig_config_write(&destination.rig, source.slots[n], PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+        places[n] = bar(&source.rig, source.slots[n], 0);
+    }
+    for (unsigned n = 0; n < 2; n++)
+        set_bar(&source.rig, source.slots[n], 0, places[!n]);
+    rig_mmio_write(&source.rig, places[1] + VIRTIO_PCI_COMMON_STATUS, 1, 1);
+    rig_mmio_write(&source.rig, places[0] + VIRTIO_PCI_COMMON_STATUS, 1, 2);
+    for (unsigned n = 0; n < 2; n++) {
+        struct writer saved = rig_save(source.devices[n]);
+        assert_int_equal(
+            rig_load(&destination.rig, destination.devices[n], saved.data, saved.size, NULL), 0);
+        writer_free(&saved);
+    }
+    for (unsigned n = 0; n < 2; n++) {
+        assert_int_equal(bar(&destination.rig, source.slots[n], 0), places[!n]);
+        assert_int_equal(rig_mmio_read(&destination.rig, places[!n] + VIRTIO_PCI_COMMON_STATUS, 1),
+                         1 + n);
+    }
+    bench_close(&source);
+    bench_close(&destination);
+}
+
 static void test_reset_brings_bars_back(void **state)
 {
     struct bench bench;
@@ -448,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_bars_are_assigned_and_sized),
         cmocka_unit_test(test_decoding_and_moving),
         cmocka_unit_test(test_bars_swap_and_collide),
+        cmocka_unit_test(test_swapped_bars_are_loaded),
         cmocka_unit_test(test_reset_brings_bars_back),
         cmocka_unit_test(test_the_bus_fills_up),
         cmocka_unit_test(test_window),

@@ -1,4 +1,5 @@
 /* virtio-blk under a driver: data, statuses, durability, requests that make no sense. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -279,6 +280,12 @@ static void test_host_errors_get_a_status(void **state)
     assert_int_equal(driver_block(driver, VIRTIO_BLK_T_IN, 0, 512, false, false, NULL), 1);
     assert_int_equal(driver_block(driver, VIRTIO_BLK_T_OUT, 0, 512, true, false, NULL), 1);
     assert_int_equal(driver_block(driver, VIRTIO_BLK_T_FLUSH, 0, 0, true, false, NULL), 1);
+    struct virtio_blk_discard_write_zeroes *range = (void *)data_of(&bench);
+    *range = (struct virtio_blk_discard_write_zeroes){.num_sectors = 8};
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_DISCARD, 0, 16, true, false, NULL), 1);
+    bench.disk.fail = -EOPNOTSUPP; /* a backend that cannot */
+    assert_int_equal(driver_block(driver, VIRTIO_BLK_T_DISCARD, 0, 16, true, false, NULL),
+                     VIRTIO_BLK_S_UNSUPP);
     bench.disk.fail = 0;
     assert_int_equal(driver_block(driver, VIRTIO_BLK_T_IN, 0, 512, false, false, NULL), 0);
     bench_close(&bench);

@@ -107,6 +107,8 @@ static uint8_t serve_flush(struct virtio_blk *blk)
 /* 5.2.6.2: a driver that did not take FLUSH expects every write to be durable. */
 static uint8_t after_change(struct virtio_blk *blk, const char *what, int rc)
 {
+    if (rc == -EOPNOTSUPP)
+        return VIRTIO_BLK_S_UNSUPP;
     if (rc) {
         report(blk, what, rc);
         return VIRTIO_BLK_S_IOERR;
