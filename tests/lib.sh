@@ -33,9 +33,13 @@ need_kvm() {
     [ -r /dev/kvm ] && [ -w /dev/kvm ] || skip "no access to /dev/kvm"
 }
 
-# Start COMMAND in the background; its pid is in $background_pid.
+# Start COMMAND in the background; its pid is in $background_pid (of ferry itself, not of a shell).
 background() {
-    "$@" &
+    case $1 in
+    ferry) FERRY_RUNTIME_DIR=$T/a "$FERRY" "${@:2}" & ;;
+    ferry_at) FERRY_RUNTIME_DIR=$T/$2 "$FERRY" "${@:3}" & ;;
+    *) "$@" & ;;
+    esac
     background_pid=$!
     own_pids+=("$background_pid")
 }

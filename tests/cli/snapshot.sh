@@ -1,0 +1,96 @@
+#!/bin/bash
+# ferry snapshot, restore, inspect, verify: results, refusals, files that appear whole or not at all.
+. "$(dirname "$0")/../lib.sh"
+need_kvm
+does() { # COMMAND...: it works, whatever it says
+    "$@" > "$T/out" 2>&1 || fail "status $?: $* ($(cat "$T/out"))"
+}
+payload="--kernel $PAYLOAD --memory 32M"
+append="fill=4 ws=2 period=20"
+head -c 1M /dev/urandom > "$T/disk.raw"
+cp "$T/disk.raw" "$T/disk.before"
+ferry run --name one $payload --append "$append" --disk "$T/disk.raw" --serial "file:$T/1.log" --detach > /dev/null
+wait_for 10 at_tick "$T/1.log" 3
+
+# Results
+ferry snapshot one "$T/one.ferry" --json > "$T/snapshot.json" || fail "ferry snapshot"
+[ "$(json "$T/snapshot.json" bytes)" = "$(stat -c %s "$T/one.ferry")" ] || fail "bytes"
+for key in content_bytes pause_ms total_ms root; do json "$T/snapshot.json" $key > /dev/null || fail $key; done
+expect 0 "one: running" ferry status one
+expect 0 "whole.*$(json "$T/snapshot.json" root)" ferry verify "$T/one.ferry"
+ferry inspect "$T/one.ferry" --json > "$T/inspect.json" || fail "ferry inspect"
+[ "$(json "$T/inspect.json" manifest.machine.name)" = one ] || fail "the manifest's name"
+expect 0 "machine one: 1 CPU" ferry inspect "$T/one.ferry"
+ferry snapshot one "$T/one.ferry" --progress-fd 5 5> "$T/progress" > /dev/null || fail "snapshot again"
+python3 -c 'import json, sys; [json.loads(l)["phase"] for l in open(sys.argv[1])]' "$T/progress" || fail "progress"
+ferry snapshot one - > "$T/pipe.ferry" || fail "snapshot to stdout"
+expect 0 "whole" ferry verify "$T/pipe.ferry"
+cat "$T/pipe.ferry" | ferry verify - > /dev/null || fail "verify of a pipe"
+ferry snapshot one - | ferry verify - > /dev/null || fail "snapshot into verify"
+mkdir "$T/elsewhere"
+(cd "$T/elsewhere" && ferry snapshot one relative.ferry --no-disks > /dev/null) || fail "relative path"
+[ -f "$T/elsewhere/relative.ferry" ] || fail "a relative path is the client's"
+[ "$(stat -c %a "$T/one.ferry")" = 600 ] || fail "an image holds secrets: 0600"
+
+# Refusals of snapshot
+cp "$T/one.ferry" "$T/kept.ferry"
+expect 1 "cannot open the folder" ferry snapshot one "$T/none/x.ferry"
+expect 0 "one: running" ferry status one
+cmp -s "$T/one.ferry" "$T/kept.ferry" || fail "an image changed"
+[ -z "$(find "$T" -name '*.tmp')" ] || fail "temporary files: $(find "$T" -name '*.tmp')"
+
+# Refusals of restore
+expect 3 "is alive on this host as 'one'.*--clone" ferry restore "$T/one.ferry" --name two --detach
+expect 1 "a machine of this name is running already" ferry restore "$T/one.ferry" --clone --detach
+expect 2 "the machine has no disk vdb" ferry restore "$T/one.ferry" --disk vdb=x --detach
+expect 2 "does not hold disk vda; name its file" ferry restore "$T/elsewhere/relative.ferry" --detach
+expect 2 "where shall disk vda go" sh -c "FERRY_RUNTIME_DIR='$T/b' '$FERRY' restore - < '$T/one.ferry'"
+head -c 100000 "$T/one.ferry" > "$T/short.ferry"
+expect 3 "short.ferry" ferry_at b restore "$T/short.ferry" --detach
+cp "$T/one.ferry" "$T/flipped.ferry"
+printf '\377' | dd of="$T/flipped.ferry" bs=1 seek=150000 conv=notrunc 2> /dev/null
+cmp -s "$T/one.ferry" "$T/flipped.ferry" && printf '\0' | dd of="$T/flipped.ferry" bs=1 seek=150000 conv=notrunc 2> /dev/null
+expect 3 "flipped.ferry" ferry_at b restore "$T/flipped.ferry" --detach
+expect 3 "flipped.ferry" ferry verify "$T/flipped.ferry"
+find "$T" -name '*.raw' | sort > "$T/raws"
+echo "$T/disk.raw" | cmp -s - "$T/raws" || fail "a refused restore left disks: $(cat "$T/raws")"
+[ -z "$(find "$T/b" -mindepth 1 -maxdepth 1 ! -name '.*')" ] || fail "a refused restore left a folder"
+
+# Kill and restore: the guest goes on where it was; the disk is beside the image
+ferry kill one
+ferry restore "$T/one.ferry" --detach --serial "file:$T/2.log" --json > "$T/restore.json" || fail "ferry restore"
+for key in first_instruction_ms total_ms; do json "$T/restore.json" $key > /dev/null || fail $key; done
+wait_for 10 at_tick "$T/2.log" 6
+cmp "$T/one.ferry.vda.raw" "$T/disk.before" || fail "the disk's content"
+payload_is_well "$T/1.log" "$T/2.log" || fail "the payload complains"
+expect 0 "disk vda" ferry status one
+ferry kill one
+
+# Rolling back: only with --overwrite, never under a machine that uses the file
+expect 1 "exists already; --overwrite" ferry restore "$T/one.ferry" --detach
+[ ! -e "$T/a/one" ] || fail "left a folder"
+echo changed > "$T/one.ferry.vda.raw.new" && head -c 1M /dev/zero > "$T/one.ferry.vda.raw"
+expect 0 "one: running again after" ferry restore "$T/one.ferry" --overwrite --detach
+cmp "$T/one.ferry.vda.raw" "$T/disk.before" || fail "not rolled back"
+expect 3 "one.ferry.vda.raw" ferry restore "$T/one.ferry" --overwrite --clone --name two --detach
+expect 0 "two: running again" ferry restore "$T/one.ferry" --clone --name two --disk "vda=$T/two.raw" --detach
+ferry status one --json > "$T/s1"
+ferry status two --json > "$T/s2"
+[ "$(json "$T/s1" vm_id)" != "$(json "$T/s2" vm_id)" ] || fail "a clone has the same identity"
+[ "$(json "$T/s1" generation)" != "$(json "$T/s2" generation)" ] || fail "a clone has the same generation"
+ferry kill one
+ferry kill two
+
+# A disk that is not in the image is used as it is; from a pipe; paused; stopped by the snapshot
+expect 0 "restored, paused" ferry restore "$T/elsewhere/relative.ferry" --disk "vda=$T/disk.raw" --paused --detach
+expect 0 "one: paused" ferry status one
+ferry kill one
+truncate -s 2M "$T/large.raw"
+ferry restore "$T/elsewhere/relative.ferry" --disk "vda=$T/large.raw" --detach > "$T/out" 2>&1 && fail "a disk of another size"
+ferry restore - --disk "vda=$T/piped.raw" --detach < "$T/one.ferry" > /dev/null || fail "restore from a pipe"
+expect 0 "for 0 us" sh -c "FERRY_RUNTIME_DIR='$T/a' '$FERRY' pause one && FERRY_RUNTIME_DIR='$T/a' '$FERRY' snapshot one '$T/two.ferry'"
+does ferry resume one
+does ferry snapshot one "$T/last.ferry" --stop
+wait_for 5 test ! -e "$T/a/one"
+expect 0 "whole" ferry verify "$T/last.ferry"
+exit 0
