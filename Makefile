@@ -84,6 +84,10 @@ lint: compile_commands.json
 
 install: all
 	install -D -m 755 $(O)/ferry $(DESTDIR)$(PREFIX)/bin/ferry
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 doc/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -D -m 644 cli/ferry.bash-completion \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/ferry
 
 clean:
 	rm -rf $(O) compile_commands.json
