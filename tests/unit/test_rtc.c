@@ -248,6 +248,21 @@ static void test_guest_sets_the_time(void **state)
     assert_int_equal(get(b, RTC_YEAR), 0x99);
 }
 
+/* Behind a divider reset the first second takes half as long (data sheet). */
+static void test_divider_reset_sets_the_fraction(void **state)
+{
+    struct bench *b = *state;
+    uint64_t before = realtime_ns(), fraction;
+    void *s;
+
+    set_time(b, 1000000000);
+    s = fake_state_capture(b->rtc);
+    fraction = (before + fake_state_get(b->rtc, s, "offset_ns", 0)) % NS_PER_S;
+    /* It was half a second at some moment between then and now. */
+    assert_in_range((NS_PER_S + NS_PER_S / 2 - fraction) % NS_PER_S, 0, realtime_ns() - before);
+    free(s);
+}
+
 static void test_set_without_writes_changes_nothing(void **state)
 {
     struct bench *b = *state;
@@ -437,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_periods),
         T(test_shows_the_hosts_time),
         T(test_guest_sets_the_time),
+        T(test_divider_reset_sets_the_fraction),
         T(test_set_without_writes_changes_nothing),
         T(test_restored_clock_shows_the_hosts_time),
         T(test_nvram_holds_bytes),

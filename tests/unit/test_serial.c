@@ -289,6 +289,22 @@ static void test_line_is_driven_again_after_load(void **state)
     teardown((void **)&other);
 }
 
+static void test_line_falls_when_the_loaded_state_says_so(void **state)
+{
+    struct bench *b = *state;
+    void *idle;
+
+    fake_platform_need_kvm(b->fake);
+    idle = fake_state_capture(b->serial);
+    put(b, IER, 0x02);
+    put(b, MCR, 0x08);
+    assert_true(fake_platform_line(b->fake, GSI_SERIAL0));
+    assert_int_equal(b->serial->ops->commit(b->serial, idle, NULL), 0);
+    assert_int_equal(b->serial->ops->resume(b->serial, NULL), 0);
+    assert_false(fake_platform_line(b->fake, GSI_SERIAL0));
+    free(idle);
+}
+
 static void fix(const struct device *device, void *s, uint64_t *seed)
 {
     uint8_t fcr = fake_random(seed) & 0xc9;
@@ -365,6 +381,7 @@ int main(void)
         T(test_wide_access_is_split),
         T(test_line_follows_iir_through_out2),
         T(test_line_is_driven_again_after_load),
+        T(test_line_falls_when_the_loaded_state_says_so),
         T(test_state_round_trip),
         T(test_state_refused),
         T(test_state_with_fifo_bytes_but_no_fifo_refused),
