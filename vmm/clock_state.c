@@ -192,7 +192,7 @@ int clock_frequency(int vcpu_fd, uint32_t *tsc_khz, struct ferry_error *err)
 
 int clock_set_frequency(int vm_fd, int vcpu_fd, uint32_t tsc_khz, struct ferry_error *err)
 {
-    uint32_t host;
+    uint32_t host = 0;
     int rc = clock_frequency(vcpu_fd, &host, err);
     if (rc || !tsc_khz || tsc_khz == host)
         return rc;

@@ -125,7 +125,7 @@ static bool read_bool(struct json_reader *r, const char *key)
     const json_t *value = member(r, key);
     if (value && !json_is_boolean(value))
         refuse(r, key, "is not true or false");
-    return value && json_is_true(value);
+    return json_is_true(value);
 }
 
 /* Text without control characters, into out[size]. */

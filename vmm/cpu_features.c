@@ -327,14 +327,20 @@ uint32_t *cpuid_register(struct kvm_cpuid_entry2 *entry, enum cpuid_register reg
     }
 }
 
+uint32_t cpuid_position(const struct kvm_cpuid_entry2 *entries, uint32_t count, uint32_t function,
+                        uint32_t index)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        bool indexed = entries[i].flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+        if (entries[i].function == function && (!indexed || entries[i].index == index))
+            return i;
+    }
+    return count;
+}
+
 struct kvm_cpuid_entry2 *cpuid_find(struct kvm_cpuid_entry2 *entries, uint32_t count,
                                     uint32_t function, uint32_t index)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        struct kvm_cpuid_entry2 *e = &entries[i];
-        bool indexed = e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
-        if (e->function == function && (!indexed || e->index == index))
-            return e;
-    }
-    return NULL;
+    uint32_t at = cpuid_position(entries, count, function, index);
+    return at < count ? &entries[at] : NULL;
 }

@@ -25,7 +25,12 @@ extern const size_t cpu_feature_word_count;
 
 /* The register of an entry. */
 uint32_t *cpuid_register(struct kvm_cpuid_entry2 *entry, enum cpuid_register reg);
-/* The entry of a leaf, NULL if there is none.  index counts only for leaves that have one. */
+/* Where the entry of a leaf is; count if there is none.  index counts only for leaves that have
+ * one.
+ */
+uint32_t cpuid_position(const struct kvm_cpuid_entry2 *entries, uint32_t count, uint32_t function,
+                        uint32_t index);
+/* The entry itself, or NULL. */
 struct kvm_cpuid_entry2 *cpuid_find(struct kvm_cpuid_entry2 *entries, uint32_t count,
                                     uint32_t function, uint32_t index);
 

@@ -59,15 +59,20 @@ struct supported {
     struct kvm_cpuid_entry2 entries[LIMIT_CPUID_ENTRIES];
 };
 
-/* KVM_GET_SUPPORTED_CPUID, with what it leaves out although it is there.  The caller frees it. */
-static int get_supported(int kvm_fd, struct supported **out, struct ferry_error *err)
+/* KVM_GET_SUPPORTED_CPUID, with what it leaves out although it is there.  The caller frees it;
+ * NULL: failed, *rc and err say how. */
+static struct supported *get_supported(int kvm_fd, int *rc, struct ferry_error *err)
 {
     struct supported *supported CLEANUP_FREE = calloc(1, sizeof(*supported));
-    if (!supported)
-        return ferry_fail_sys(err, -ENOMEM, "CPU", "cannot ask for its features");
+    if (!supported) {
+        *rc = ferry_fail_sys(err, -ENOMEM, "CPU", "cannot ask for its features");
+        return NULL;
+    }
     supported->head.nent = LIMIT_CPUID_ENTRIES;
-    if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, supported))
-        return ferry_fail_sys(err, -errno, "CPU", "KVM_GET_SUPPORTED_CPUID failed");
+    if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, supported)) {
+        *rc = ferry_fail_sys(err, -errno, "CPU", "KVM_GET_SUPPORTED_CPUID failed");
+        return NULL;
+    }
     struct kvm_cpuid_entry2 *leaf1 = cpuid_find(supported->entries, supported->head.nent, 1, 0);
     /* Never reported; without it no guest looks for leaf 0x40000000, kvmclock and the rest. */
     if (leaf1)
@@ -75,8 +80,7 @@ static int get_supported(int kvm_fd, struct supported **out, struct ferry_error 
     /* api.rst 4.46: reported by the capability alone on older kernels. */
     if (leaf1 && kvm_capability(kvm_fd, KVM_CAP_TSC_DEADLINE_TIMER))
         leaf1->ecx |= CPUID_TSC_DEADLINE_BIT;
-    *out = take_ptr(&supported);
-    return 0;
+    return take_ptr(&supported);
 }
 
 static bool leaf_allowed(uint32_t function, bool host)
@@ -104,11 +108,14 @@ static void name_bits(char *text, size_t size, const struct cpu_feature_word *wo
     }
 }
 
-static uint32_t register_of(struct kvm_cpuid_entry2 *entries, uint32_t count,
+static uint32_t register_of(const struct kvm_cpuid_entry2 *entries, uint32_t count,
                             const struct cpu_feature_word *word)
 {
-    struct kvm_cpuid_entry2 *e = cpuid_find(entries, count, word->function, word->index);
-    return e ? *cpuid_register(e, word->reg) : 0;
+    uint32_t at = cpuid_position(entries, count, word->function, word->index);
+    struct kvm_cpuid_entry2 entry = {0};
+    if (at < count)
+        entry = entries[at];
+    return *cpuid_register(&entry, word->reg);
 }
 
 /* ---- making one ---- */
@@ -238,7 +245,7 @@ static void shape_level(int level, struct machine_config *config)
     for (uint32_t i = 0; i < 3; i++) {
         e = cpuid_find(config->cpuid, config->cpuid_count, 0x80000002 + i, 0);
         for (unsigned reg = 0; e && reg < 4; reg++)
-            memcpy(cpuid_register(e, reg), brand + 16 * i + 4 * (size_t)reg, 4);
+            memcpy(cpuid_register(e, reg), brand + (size_t)16 * i + (size_t)4 * reg, 4);
     }
     e = cpuid_find(config->cpuid, config->cpuid_count, 0x80000008, 0);
     if (e) {
@@ -249,14 +256,13 @@ static void shape_level(int level, struct machine_config *config)
 
 int cpu_model_fill(int kvm_fd, struct machine_config *config, struct ferry_error *err)
 {
-    struct supported *supported CLEANUP_FREE = NULL;
-    int level = level_of(config->cpu_model);
+    int rc = 0, level = level_of(config->cpu_model);
 
     if (level < -1)
         return ferry_usage(err, config->cpu_model,
                            "no such CPU model: there are host, x86-64-v2, x86-64-v3, x86-64-v4");
-    int rc = get_supported(kvm_fd, &supported, err);
-    if (rc)
+    struct supported *supported CLEANUP_FREE = get_supported(kvm_fd, &rc, err);
+    if (!supported)
         return rc;
     copy_leaves(supported, level, config);
     rc = mask_features(supported, level, config, err);
@@ -289,43 +295,39 @@ static int check_leaves(const struct machine_config *config, struct ferry_error 
     return 0;
 }
 
-static int check_address_width(struct supported *supported, struct machine_config *config,
-                               struct ferry_error *err)
+/* Bits of a physical address, 0: not said. */
+static uint32_t address_bits(const struct kvm_cpuid_entry2 *entries, uint32_t count)
 {
-    const struct kvm_cpuid_entry2 *host =
-        cpuid_find(supported->entries, supported->head.nent, 0x80000008, 0);
-    const struct kvm_cpuid_entry2 *guest =
-        cpuid_find(config->cpuid, config->cpuid_count, 0x80000008, 0);
-    if (!host || !guest || (guest->eax & 0xff) <= (host->eax & 0xff))
-        return 0;
-    return ferry_refuse(err, -ENOTSUP, "CPU",
-                        "the machine has %u bits of physical address, this host %u",
-                        guest->eax & 0xff, host->eax & 0xff);
+    uint32_t at = cpuid_position(entries, count, 0x80000008, 0);
+    return at < count ? entries[at].eax & 0xff : 0;
 }
 
 int cpu_model_check(int kvm_fd, const struct machine_config *config, struct ferry_error *err)
 {
-    struct supported *supported CLEANUP_FREE = NULL;
-    struct machine_config *copy CLEANUP_FREE = malloc(sizeof(*copy));
     char missing[200] = "";
+    int rc = 0;
 
-    int rc = copy ? get_supported(kvm_fd, &supported, err)
-                  : ferry_fail_sys(err, -ENOMEM, "CPU", "cannot check its features");
-    if (rc)
+    struct supported *host CLEANUP_FREE = get_supported(kvm_fd, &rc, err);
+    if (!host)
         return rc;
-    *copy = *config;
     for (size_t i = 0; i < cpu_feature_word_count; i++) {
         const struct cpu_feature_word *word = &cpu_feature_words[i];
-        uint32_t guest = register_of(copy->cpuid, copy->cpuid_count, word);
-        uint32_t host = register_of(supported->entries, supported->head.nent, word);
-        name_bits(missing, sizeof(missing), word, guest & ~word->dynamic & ~(host & word->movable));
+        uint32_t wanted = register_of(config->cpuid, config->cpuid_count, word);
+        uint32_t given = register_of(host->entries, host->head.nent, word);
+        name_bits(missing, sizeof(missing), word,
+                  wanted & ~word->dynamic & ~(given & word->movable));
     }
     if (missing[0])
         return ferry_refuse(err, -ENOTSUP, "CPU",
                             "this host cannot give the machine the CPU features it has: %s",
                             missing);
-    rc = check_leaves(config, err);
-    return rc ? rc : check_address_width(supported, copy, err);
+    uint32_t guest_bits = address_bits(config->cpuid, config->cpuid_count);
+    uint32_t host_bits = address_bits(host->entries, host->head.nent);
+    if (host_bits && guest_bits > host_bits)
+        return ferry_refuse(err, -ENOTSUP, "CPU",
+                            "the machine has %u bits of physical address, this host %u", guest_bits,
+                            host_bits);
+    return check_leaves(config, err);
 }
 
 int cpu_model_apply(int vcpu_fd, unsigned index, const struct machine_config *config,

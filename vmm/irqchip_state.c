@@ -147,12 +147,23 @@ static int set_chip(int vm_fd, const struct kvm_irqchip *chip, struct ferry_erro
 }
 
 /* One list of the members that both structs have under the same name. */
-#define PIC_MEMBERS(X)                                                                        \
-    X(last_irr)                                                                               \
-    X(irr)                                                                                    \
-    X(imr) X(isr) X(priority_add) X(irq_base) X(read_reg_select) X(poll) X(special_mask)      \
-        X(init_state) X(auto_eoi) X(rotate_on_auto_eoi) X(special_fully_nested_mode) X(init4) \
-            X(elcr) X(elcr_mask)
+#define PIC_MEMBERS(X)            \
+    X(last_irr);                  \
+    X(irr);                       \
+    X(imr);                       \
+    X(isr);                       \
+    X(priority_add);              \
+    X(irq_base);                  \
+    X(read_reg_select);           \
+    X(poll);                      \
+    X(special_mask);              \
+    X(init_state);                \
+    X(auto_eoi);                  \
+    X(rotate_on_auto_eoi);        \
+    X(special_fully_nested_mode); \
+    X(init4);                     \
+    X(elcr);                      \
+    X(elcr_mask)
 
 static int capture_pic(void *opaque, void *out, struct ferry_error *err)
 {
@@ -162,8 +173,8 @@ static int capture_pic(void *opaque, void *out, struct ferry_error *err)
         int rc = get_chip(*(int *)opaque, KVM_IRQCHIP_PIC_MASTER + i, &chip, err);
         if (rc)
             return rc;
-#define TAKE(member) state->chips[i].member = chip.chip.pic.member;
-        PIC_MEMBERS(TAKE)
+#define TAKE(member) state->chips[i].member = chip.chip.pic.member
+        PIC_MEMBERS(TAKE);
 #undef TAKE
     }
     return 0;
@@ -174,8 +185,8 @@ static int commit_pic(void *opaque, const void *loaded, struct ferry_error *err)
     const struct pic_state *state = loaded;
     for (uint32_t i = 0; i < 2; i++) {
         struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_PIC_MASTER + i};
-#define GIVE(member) chip.chip.pic.member = state->chips[i].member;
-        PIC_MEMBERS(GIVE)
+#define GIVE(member) chip.chip.pic.member = state->chips[i].member
+        PIC_MEMBERS(GIVE);
 #undef GIVE
         int rc = set_chip(*(int *)opaque, &chip, err);
         if (rc)
@@ -213,11 +224,19 @@ static int commit_ioapic(void *opaque, const void *loaded, struct ferry_error *e
     return set_chip(*(int *)opaque, &chip, err);
 }
 
-#define PIT_MEMBERS(X)                                                                       \
-    X(count)                                                                                 \
-    X(latched_count)                                                                         \
-    X(count_latched) X(status_latched) X(status) X(read_state) X(write_state) X(write_latch) \
-        X(rw_mode) X(mode) X(bcd) X(gate)
+#define PIT_MEMBERS(X) \
+    X(count);          \
+    X(latched_count);  \
+    X(count_latched);  \
+    X(status_latched); \
+    X(status);         \
+    X(read_state);     \
+    X(write_state);    \
+    X(write_latch);    \
+    X(rw_mode);        \
+    X(mode);           \
+    X(bcd);            \
+    X(gate)
 
 static int capture_pit(void *opaque, void *out, struct ferry_error *err)
 {
@@ -230,8 +249,8 @@ static int capture_pit(void *opaque, void *out, struct ferry_error *err)
     state->flags = pit.flags;
     for (unsigned i = 0; i < 3; i++) {
         int64_t loaded_at = pit.channels[i].count_load_time;
-#define TAKE(member) state->channels[i].member = pit.channels[i].member;
-        PIT_MEMBERS(TAKE)
+#define TAKE(member) state->channels[i].member = pit.channels[i].member
+        PIT_MEMBERS(TAKE);
 #undef TAKE
         state->channels[i].age_ns = now > loaded_at ? (uint64_t)(now - loaded_at) : 0;
     }
@@ -245,8 +264,8 @@ static int commit_pit(void *opaque, const void *loaded, struct ferry_error *err)
     int64_t now = (int64_t)monotonic_ns();
 
     for (unsigned i = 0; i < 3; i++) {
-#define GIVE(member) pit.channels[i].member = state->channels[i].member;
-        PIT_MEMBERS(GIVE)
+#define GIVE(member) pit.channels[i].member = state->channels[i].member
+        PIT_MEMBERS(GIVE);
 #undef GIVE
         pit.channels[i].count_load_time = now - (int64_t)state->channels[i].age_ns;
     }

@@ -215,7 +215,7 @@ static void free_states(void **states, size_t count)
 /* All parts as they are now; NULL on failure. */
 static void **capture_all(const struct machine *machine, struct ferry_error *err)
 {
-    void **states = calloc(machine->part_count, sizeof(*states));
+    void **states = calloc(machine->part_count + 1, sizeof(*states));
     int rc = states ? 0 : -ENOMEM;
 
     for (size_t i = 0; !rc && i < machine->part_count; i++) {

@@ -14,10 +14,10 @@
 #include "vmm/msr.h"
 #include "vmm/part.h"
 
-#define VCPU_LAPIC_BYTES 1024        /* KVM_APIC_REG_SIZE */
-#define VCPU_XSAVE_BYTES (16 * 1024) /* largest XSAVE area that ferry can hold (AMX: 11 KiB) */
-#define VCPU_XSAVE_LEAST 4096        /* sizeof(struct kvm_xsave) */
-#define VCPU_XCRS        16          /* KVM_MAX_XCRS */
+#define VCPU_LAPIC_BYTES 1024       /* KVM_APIC_REG_SIZE */
+#define VCPU_XSAVE_BYTES (16 * KIB) /* largest XSAVE area that ferry can hold (AMX: 11 KiB) */
+#define VCPU_XSAVE_LEAST 4096       /* sizeof(struct kvm_xsave) */
+#define VCPU_XCRS        16         /* KVM_MAX_XCRS */
 
 enum vcpu_segment { SEG_CS, SEG_DS, SEG_ES, SEG_FS, SEG_GS, SEG_SS, SEG_TR, SEG_LDT, SEG_COUNT };
 
@@ -81,10 +81,10 @@ struct vcpu_source {
 /* The part "vcpuN".  source must outlive it.  After the clock in a load. */
 void vcpu_part(struct vcpu_source *source, struct part *part);
 
-/* vcpu_save.c and vcpu_load.c: the calls of the part. */
-int vcpu_state_capture(void *source, void *state, struct ferry_error *err);
-int vcpu_state_accept(void *source, const void *state, struct ferry_error *err);
-int vcpu_state_commit(void *source, const void *state, struct ferry_error *err);
+/* vcpu_save.c and vcpu_load.c: the calls of the part; opaque is its struct vcpu_source. */
+int vcpu_state_capture(void *opaque, void *out, struct ferry_error *err);
+int vcpu_state_accept(void *opaque, const void *loaded, struct ferry_error *err);
+int vcpu_state_commit(void *opaque, const void *loaded, struct ferry_error *err);
 /* Bytes of this VM's XSAVE area (KVM_CAP_XSAVE2). */
 uint32_t vcpu_xsave_bytes(int vm_fd);
 

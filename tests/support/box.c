@@ -2,6 +2,7 @@
 #include <elf.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -55,15 +56,14 @@ static struct box *create(const struct machine_config *config)
 
 struct box *box_create(uint32_t cpus)
 {
-    struct machine_config *config = calloc(1, sizeof(*config));
     struct ferry_error err;
 
-    assert_non_null(config);
     if (access("/dev/kvm", R_OK | W_OK)) {
-        free(config);
         print_message("no usable /dev/kvm: skipped\n");
         skip();
     }
+    struct machine_config *config = calloc(1, sizeof(*config));
+    assert_non_null(config);
     snprintf(config->name, sizeof(config->name), "box");
     config->cpus = cpus;
     config->memory_bytes = BOX_MEMORY;
@@ -91,7 +91,7 @@ void box_destroy(struct box *box)
 /* An ELF64 with one segment and the PVH note, in a memfd that is reached through /proc. */
 static int make_kernel(const void *code, size_t size)
 {
-    struct {
+    struct kernel_file {
         Elf64_Ehdr head;
         Elf64_Phdr segments[2];
         struct {
@@ -121,7 +121,7 @@ static int make_kernel(const void *code, size_t size)
                                     .p_filesz = size,
                                     .p_memsz = size};
     file.segments[1] = (Elf64_Phdr){.p_type = PT_NOTE,
-                                    .p_offset = (size_t)((char *)&file.note - (char *)&file),
+                                    .p_offset = offsetof(struct kernel_file, note),
                                     .p_filesz = sizeof(file.note),
                                     .p_memsz = sizeof(file.note),
                                     .p_align = 4};
@@ -194,15 +194,18 @@ void box_wait_event(struct box *box, enum machine_event event)
 static int keep(void *opaque, const struct machine_section *section, struct ferry_error *err)
 {
     struct box_sections *sections = opaque;
-    struct machine_section *to = &sections->section[sections->count++];
-    uint8_t *data = malloc(section->size + 1);
+    size_t at = sections->count++;
 
     (void)err;
-    assert_non_null(data);
-    memcpy(data, section->data, section->size);
-    *to = *section;
-    to->data = data;
-    to->name = strdup(section->name);
+    assert_true(at < sizeof(sections->section) / sizeof(sections->section[0]));
+    sections->data[at] = malloc(section->size + 1);
+    sections->names[at] = strdup(section->name);
+    assert_non_null(sections->data[at]);
+    assert_non_null(sections->names[at]);
+    memcpy(sections->data[at], section->data, section->size);
+    sections->section[at] = *section;
+    sections->section[at].data = sections->data[at];
+    sections->section[at].name = sections->names[at];
     return 0;
 }
 
@@ -214,27 +217,36 @@ void box_save(struct box *box, struct box_sections *out)
         fail_with(&err);
 }
 
-static void drop_const(const void *pointer)
-{
-    free((void *)(uintptr_t)pointer);
-}
-
 void box_free(struct box_sections *sections)
 {
     for (size_t i = 0; i < sections->count; i++) {
-        drop_const(sections->section[i].name);
-        drop_const(sections->section[i].data);
+        free(sections->names[i]);
+        free(sections->data[i]);
     }
     sections->count = 0;
 }
 
-struct machine_section *box_find(struct box_sections *sections, const char *name)
+static size_t position(const struct box_sections *sections, const char *name)
 {
     for (size_t i = 0; i < sections->count; i++)
-        if (strcmp(sections->section[i].name, name) == 0)
-            return &sections->section[i];
+        if (strcmp(sections->names[i], name) == 0)
+            return i;
     fail_msg("no section %s", name);
-    return NULL;
+    return 0;
+}
+
+struct machine_section *box_find(struct box_sections *sections, const char *name)
+{
+    return &sections->section[position(sections, name)];
+}
+
+void box_replace(struct box_sections *sections, const char *name, uint8_t *data, size_t size)
+{
+    size_t at = position(sections, name);
+    free(sections->data[at]);
+    sections->data[at] = data;
+    sections->section[at].data = data;
+    sections->section[at].size = size;
 }
 
 int box_load(struct box *box, const struct box_sections *sections, struct ferry_error *err)

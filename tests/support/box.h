@@ -49,10 +49,14 @@ void box_wait_event(struct box *box, enum machine_event event);
 struct box_sections {
     size_t count;
     struct machine_section section[LIMIT_VCPUS + 32];
+    char *names[LIMIT_VCPUS + 32]; /* what section[].name and .data point to */
+    uint8_t *data[LIMIT_VCPUS + 32];
 };
 void box_save(struct box *box, struct box_sections *out);
 void box_free(struct box_sections *sections);
 struct machine_section *box_find(struct box_sections *sections, const char *name);
+/* Put other bytes in the place of a section's; takes data over. */
+void box_replace(struct box_sections *sections, const char *name, uint8_t *data, size_t size);
 /* Load all and commit; the result of the first call that fails. */
 int box_load(struct box *box, const struct box_sections *sections, struct ferry_error *err);
 /* Copy all RAM that has data. */

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -31,7 +32,7 @@ static struct machine_config *host_config(uint32_t cpus)
     struct machine_config *config = calloc(1, sizeof(*config));
     struct ferry_error err;
     assert_non_null(config);
-    strcpy(config->cpu_model, "host");
+    snprintf(config->cpu_model, sizeof(config->cpu_model), "host");
     config->cpus = cpus;
     if (cpu_model_fill(kvm, config, &err))
         fail_msg("%s", err.message);
@@ -157,7 +158,7 @@ static void levels_are_exact_or_refused_by_name(void **state)
         struct ferry_error err;
         struct machine_config *c = calloc(1, sizeof(*c));
         assert_non_null(c);
-        strcpy(c->cpu_model, names[level]);
+        snprintf(c->cpu_model, sizeof(c->cpu_model), "%s", names[level]);
         c->cpus = 1;
         int rc = cpu_model_fill(kvm, c, &err);
         if (rc) { /* honest about this host */
@@ -188,7 +189,7 @@ static void unknown_models_are_refused(void **state)
     assert_non_null(c);
     c->cpus = 1;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        strcpy(c->cpu_model, names[i]);
+        snprintf(c->cpu_model, sizeof(c->cpu_model), "%s", names[i]);
         assert_int_equal(cpu_model_fill(kvm, c, &err), -EINVAL);
         assert_int_equal(err.kind, FERRY_USAGE);
     }

@@ -178,7 +178,7 @@ static void tracking_marks_whole_ranges(void **state)
         assert_int_equal(bits[i], 0);
     /* A part of it, from a word on; the rest stays. */
     memory_mark_dirty(m, at(0), 1);
-    memory_mark_dirty(m, at(64 * 4096), 1);
+    memory_mark_dirty(m, at(UINT64_C(64) * 4096), 1);
     memory_track_collect(m, 64, 64, bits);
     assert_int_equal(bits[0], 1);
     memory_track_collect(m, SMALL / 4096, 64, bits); /* past the end: nothing */
