@@ -135,7 +135,7 @@ class Ferry:
     def first_instruction_ms(self):
         with Scratch() as scratch:
             run = [self.program, "run", "--name", "boot", "--kernel", self.payload]
-            run += ["--append", "ticks=1 fill=1 ws=1", "--memory", "512M", "--serial", "stdio"]
+            run += ["--append", "ticks=1 fill=1 ws=1 off=1", "--memory", "512M", "--serial", "stdio"]
             begin = time.monotonic()
             process = subprocess.Popen(
                 run,

@@ -20,7 +20,7 @@ while :; do
         [ "$move" -lt "$moves" ] || break
     fi
     move=$((move + 1))
-    background ferry_at $there receive "unix:$T/$move.sock" --once --serial "file:$T/$move.log"
+    background ferry_at $there receive "unix:$T/$move.sock" --once --serial "file:$T/$move.log" > "$T/receive.out" 2>&1
     wait_for 10 test -S "$T/$move.sock"
     ferry_at $here migrate ball "unix:$T/$move.sock" --json > "$T/$move.json" 2> "$T/err" ||
         fail "move $move: $(cat "$T/err" "$T/$move.json")"
@@ -34,7 +34,7 @@ for ((i = 0; i <= move; i++)); do cat "$T/$i.log"; done | tr -d '\r' > "$T/all.l
 payload_is_well "$T/all.log" || fail "the payload complains"
 state_lines "$T/all.log" > "$T/seen"
 last=$(tick_of "$T/all.log")
-ferry_at a run --name reference --kernel "$PAYLOAD" --append "$append ticks=$last" --memory "$memory" \
+ferry_at a run --name reference --kernel "$PAYLOAD" --append "$append ticks=$last off=1" --memory "$memory" \
     --cpus 2 --serial "file:$T/reference.log" > /dev/null 2>&1
 # Its last line has a full sum more than the others.
 state_lines "$T/reference.log" | head -n $((last - 1)) > "$T/expected"
