@@ -30,6 +30,9 @@ static void test_configuration_describes_the_disk(void **state)
                      LIMIT_CHAIN_DESCRIPTORS - 2);
     assert_int_equal(rig_mmio_read(rig, config + offsetof(struct virtio_blk_config, blk_size), 4),
                      512);
+    /* A request as large as the driver may make one is not refused for its size. */
+    uint64_t segment = rig_mmio_read(rig, config + offsetof(struct virtio_blk_config, size_max), 4);
+    assert_in_range(segment, 4096, LIMIT_BLK_REQUEST_BYTES / (LIMIT_CHAIN_DESCRIPTORS - 2));
     uint64_t features = driver_offered(&bench.driver);
     assert_true(features & FEATURE(VIRTIO_F_VERSION_1));
     assert_true(features & FEATURE(VIRTIO_BLK_F_FLUSH));

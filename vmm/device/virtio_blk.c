@@ -26,8 +26,9 @@
 #define STATUS_BYTES      1u
 #define QUEUE_SIZE        LIMIT_VIRTQUEUE_SIZE
 #define SEGMENTS_MAX      (LIMIT_CHAIN_DESCRIPTORS - 2) /* header and status take one each */
-#define DISCARD_SECTORS   ((1 * GIB) / SECTOR_BYTES)    /* of one range */
-#define ZEROES_SECTORS    ((64 * MIB) / SECTOR_BYTES)   /* of one range: they may cost writes */
+#define SEGMENT_BYTES     (LIMIT_BLK_REQUEST_BYTES / LIMIT_CHAIN_DESCRIPTORS) /* all fit */
+#define DISCARD_SECTORS   ((1 * GIB) / SECTOR_BYTES)                          /* of one range */
+#define ZEROES_SECTORS    ((64 * MIB) / SECTOR_BYTES) /* of one range: they may cost writes */
 #define ZEROES_RANGES     1
 #define DISCARD_ALIGN     (4096 / SECTOR_BYTES)
 #define CLASS_STORAGE     0x018000 /* mass storage, other */
@@ -357,8 +358,9 @@ static const struct device_ops device_ops = {
 
 static uint64_t offered_features(const struct block *block)
 {
-    uint64_t features = FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_BLK_SIZE) |
-                        FEATURE(VIRTIO_BLK_F_TOPOLOGY) | FEATURE(VIRTIO_BLK_F_FLUSH);
+    uint64_t features = FEATURE(VIRTIO_BLK_F_SIZE_MAX) | FEATURE(VIRTIO_BLK_F_SEG_MAX) |
+                        FEATURE(VIRTIO_BLK_F_BLK_SIZE) | FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
+                        FEATURE(VIRTIO_BLK_F_FLUSH);
     if (block->readonly)
         return features | FEATURE(VIRTIO_BLK_F_RO);
     return features | FEATURE(VIRTIO_BLK_F_DISCARD) | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
@@ -368,6 +370,7 @@ static struct virtio_blk_config describe(const struct block *block)
 {
     return (struct virtio_blk_config){
         .capacity = block->size_bytes / SECTOR_BYTES,
+        .size_max = SEGMENT_BYTES,
         .seg_max = SEGMENTS_MAX,
         .blk_size = SECTOR_BYTES,
         .physical_block_exp = PHYSICAL_EXPONENT,
