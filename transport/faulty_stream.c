@@ -227,7 +227,8 @@ int faulty_stream_create(struct stream *inner, const struct fault *faults, unsig
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
     s->stream.ops = &faulty_ops;
     s->inner = take_ptr(&owned);
-    memcpy(s->faults, faults, count * sizeof(*faults));
+    if (count)
+        memcpy(s->faults, faults, count * sizeof(*faults));
     s->count = count;
     *out = &s->stream;
     return 0;
