@@ -95,18 +95,18 @@ static int enable(int vm, unsigned capability, uint64_t argument)
     return ioctl(vm, KVM_ENABLE_CAP, &request) ? -errno : 0;
 }
 
-static int create_chips(int vm, struct ferry_error *err)
+int kvm_create_chips(int vm_fd, struct ferry_error *err)
 {
     uint64_t identity_map = LAYOUT_IDENTITY_MAP;
     struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
 
-    if (ioctl(vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map))
+    if (ioctl(vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map))
         return ferry_fail_sys(err, -errno, "KVM", "KVM_SET_IDENTITY_MAP_ADDR failed");
-    if (ioctl(vm, KVM_SET_TSS_ADDR, (unsigned long)LAYOUT_TSS))
+    if (ioctl(vm_fd, KVM_SET_TSS_ADDR, (unsigned long)LAYOUT_TSS))
         return ferry_fail_sys(err, -errno, "KVM", "KVM_SET_TSS_ADDR failed");
-    if (ioctl(vm, KVM_CREATE_IRQCHIP, 0ul))
+    if (ioctl(vm_fd, KVM_CREATE_IRQCHIP, 0ul))
         return ferry_fail_sys(err, -errno, "KVM", "cannot create the interrupt controllers");
-    if (ioctl(vm, KVM_CREATE_PIT2, &pit))
+    if (ioctl(vm_fd, KVM_CREATE_PIT2, &pit))
         return ferry_fail_sys(err, -errno, "KVM", "cannot create the timer");
     return 0;
 }
@@ -119,10 +119,7 @@ int kvm_create_vm(int kvm_fd, int *vm_fd, struct ferry_error *err)
     while (vm < 0 && errno == EINTR);
     if (vm < 0)
         return ferry_fail_sys(err, -errno, "KVM", "cannot create a virtual machine");
-    int rc = create_chips(vm, err);
-    if (rc)
-        return rc;
-    rc = enable(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE);
+    int rc = enable(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE);
     if (rc)
         return ferry_fail_sys(err, rc, "KVM", "cannot switch the dirty log to manual clearing");
     /* Both make KVM_GET_VCPU_EVENTS say more about exceptions in flight; fine without. */

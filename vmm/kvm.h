@@ -15,11 +15,15 @@
  */
 int kvm_open(int *fd, struct ferry_error *err);
 /*
- * A VM with interrupt controllers and timer in the kernel (KVM_CREATE_VM, KVM_SET_TSS_ADDR,
- * KVM_SET_IDENTITY_MAP_ADDR, KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2), manual clear of the dirty log,
- * and no memory.  The descriptor is the caller's.
+ * A bare VM (KVM_CREATE_VM) with manual clearing of the dirty log.  The descriptor is the caller's.
  */
 int kvm_create_vm(int kvm_fd, int *vm_fd, struct ferry_error *err);
+/*
+ * Interrupt controllers and timer in the kernel (KVM_SET_TSS_ADDR, KVM_SET_IDENTITY_MAP_ADDR,
+ * KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2).  After the memory slots, before the vCPUs: a slot that is
+ * added once they exist costs milliseconds, because KVM then waits for readers (SRCU).
+ */
+int kvm_create_chips(int vm_fd, struct ferry_error *err);
 /* KVM_CHECK_EXTENSION on either descriptor: its value, 0: not there. */
 int kvm_capability(int fd, unsigned capability);
 
