@@ -37,7 +37,6 @@ struct receive {
     struct receive_choice choice;
     struct listener *listener;
     struct vm *vm;
-    bool in_child; /* of a receiver of many */
 };
 
 /* ---- What is told ---- */
@@ -135,8 +134,7 @@ static int run_child(struct receive *r, struct stream *stream, struct ferry_erro
 
     signal(SIGCHLD, SIG_DFL);
     setsid();
-    close(listener_fd(r->listener)); /* only closed: the socket's name is the parent's */
-    r->in_child = true;
+    listener_drop(take_ptr(&r->listener));
     int error = vm_create(&vm, err);
     if (error) {
         stream_close(stream);
@@ -233,8 +231,7 @@ static int check(struct receive *r, struct ferry_error *err)
 
 static void close_listener(struct receive *r)
 {
-    if (!r->in_child)
-        listener_close(take_ptr(&r->listener));
+    listener_close(take_ptr(&r->listener));
 }
 
 static int run(void *parsed, struct ferry_error *err)

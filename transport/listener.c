@@ -191,3 +191,10 @@ void listener_close(struct listener *l)
         close(l->fd);
     free(l);
 }
+
+void listener_drop(struct listener *l)
+{
+    if (l)
+        l->inode = 0; /* not ours to unlink */
+    listener_close(l);
+}

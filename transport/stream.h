@@ -57,5 +57,7 @@ int listener_fd(const struct listener *l);          /* readable when a peer wait
 const char *listener_uri(const struct listener *l); /* with the real port if 0 was asked for */
 int listener_accept(struct listener *l, struct stream **out, struct ferry_error *err);
 void listener_close(struct listener *l); /* unlinks a unix socket it made */
+/* In a forked child: let go of the listener of the parent, whose socket keeps its name. */
+void listener_drop(struct listener *l);
 
 #endif
