@@ -1,6 +1,10 @@
 /*
  * Files that appear complete or not at all.  The order of the steps is the promise: the bytes are
  * durable before the name points to them, and the name is durable before commit returns.
+ *
+ * Until commit the file has no name at all (O_TMPFILE), so that even a killed process leaves
+ * nothing behind.  A link cannot replace a file, so commit links to a temporary name and renames;
+ * where the filesystem has no O_TMPFILE the file bears the temporary name from the start.
  */
 #include "common/file.h"
 
@@ -34,7 +38,7 @@ static int open_folder(struct atomic_file *f, const char *path, struct ferry_err
     return 0;
 }
 
-static int open_temporary(struct atomic_file *f, struct ferry_error *err)
+static int choose_temporary_name(struct atomic_file *f, struct ferry_error *err)
 {
     uint64_t random;
 
@@ -44,11 +48,43 @@ static int open_temporary(struct atomic_file *f, struct ferry_error *err)
         f->temp = NULL;
         return ferry_fail(err, -ENOMEM, f->path, "out of memory");
     }
+    return 0;
+}
+
+static int open_temporary(struct atomic_file *f, struct ferry_error *err)
+{
+    f->fd = openat(f->dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (f->fd >= 0)
+        return 0;
+    if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT)
+        return ferry_fail_sys(err, -errno, f->path, "cannot create");
+    int error = choose_temporary_name(f, err);
+    if (error)
+        return error;
     f->fd = openat(f->dir_fd, f->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (f->fd < 0) {
-        int error = -errno;
+        error = -errno;
         free(take_ptr(&f->temp)); /* nothing to unlink */
         return ferry_fail_sys(err, error, f->path, "cannot create");
+    }
+    return 0;
+}
+
+/* Give a nameless file its temporary name. */
+static int link_temporary(struct atomic_file *f, struct ferry_error *err)
+{
+    char self[32];
+
+    if (f->temp)
+        return 0;
+    int error = choose_temporary_name(f, err);
+    if (error)
+        return error;
+    snprintf(self, sizeof(self), "/proc/self/fd/%d", f->fd);
+    if (linkat(AT_FDCWD, self, f->dir_fd, f->temp, AT_SYMLINK_FOLLOW)) {
+        error = -errno;
+        free(take_ptr(&f->temp));
+        return ferry_fail_sys(err, error, f->path, "cannot give the file a name");
     }
     return 0;
 }
@@ -64,19 +100,25 @@ int atomic_file_open(struct atomic_file *f, const char *path, struct ferry_error
     return error;
 }
 
+static int appear(struct atomic_file *f, struct ferry_error *err)
+{
+    if (fsync(f->fd))
+        return ferry_fail_sys(err, -errno, f->path, "cannot make the file durable");
+    int error = link_temporary(f, err);
+    if (error)
+        return error;
+    if (renameat(f->dir_fd, f->temp, f->dir_fd, f->name))
+        return ferry_fail_sys(err, -errno, f->path, "cannot give the file its name");
+    free(take_ptr(&f->temp));
+    if (fsync(f->dir_fd))
+        return ferry_fail_sys(err, -errno, f->path, "cannot make the folder durable");
+    return 0;
+}
+
 int atomic_file_commit(struct atomic_file *f, struct ferry_error *err)
 {
-    int error = 0;
+    int error = appear(f, err);
 
-    if (fsync(f->fd))
-        error = ferry_fail_sys(err, -errno, f->path, "cannot make the file durable");
-    else if (renameat(f->dir_fd, f->temp, f->dir_fd, f->name))
-        error = ferry_fail_sys(err, -errno, f->path, "cannot give the file its name");
-    else {
-        free(take_ptr(&f->temp));
-        if (fsync(f->dir_fd))
-            error = ferry_fail_sys(err, -errno, f->path, "cannot make the folder durable");
-    }
     atomic_file_abandon(f);
     return error;
 }

@@ -27,15 +27,15 @@ int file_read(const char *path, size_t limit, uint8_t **data, size_t *size,
               struct ferry_error *err);
 
 /*
- * A file that appears under its name only when complete: written under a temporary name in the same
- * folder, then fsync, rename, fsync of the folder.  A file that had the name stays untouched until
- * then.  Mode 0600.  An fsync that failed is final and is never tried again.
+ * A file that appears under its name only when complete: written without a name in the same folder,
+ * then fsync, a temporary name, rename, fsync of the folder.  A file that had the name stays
+ * untouched until then.  Mode 0600.  An fsync that failed is final and is never tried again.
  */
 struct atomic_file {
     int fd;     /* write here */
     int dir_fd; /* of the folder */
     char *name; /* final name within the folder */
-    char *temp; /* temporary name within the folder */
+    char *temp; /* temporary name within the folder, NULL: it has none now */
     char *path; /* as given, for messages */
 };
 
