@@ -17,7 +17,7 @@
 
 #define DOWNTIME_NS_DEFAULT (100 * UINT64_C(1000000))
 #define ROUNDS_DEFAULT      30
-#define PREDICT_AFTER_BYTES (32 * MIB)
+#define PREDICT_AFTER_BYTES (64 * MIB)
 #define REPORT_EVERY_NS     (100 * UINT64_C(1000000))
 #define FRAMES_A_SECOND     20 /* at least, under a limited rate: signs of life */
 #define HANDOVER_NS         (2 * UINT64_C(1000000)) /* logs, state and load, by experience */
@@ -37,7 +37,7 @@ struct precopy {
     uint64_t *fresh_bits;  /* of the collect after the pause */
     uint64_t bitmap_bytes; /* RAM that bitmap names */
     unsigned round;
-    uint64_t started_ns;
+    uint64_t started_ns, round_started_ns;
     uint64_t rate;   /* bytes a second, of RAM through the whole pipe */
     uint64_t rtt_ns; /* least time from ROUND to ROUND_DONE */
     uint64_t collect_ns;
@@ -123,13 +123,14 @@ static void report(struct precopy *p, bool force)
 /* Once enough has gone through to know the line: what will the whole take? */
 static void predict(struct precopy *p)
 {
-    uint64_t now = monotonic_ns(), elapsed = now - p->started_ns;
+    uint64_t now = monotonic_ns(), elapsed = now - p->round_started_ns;
 
     if (p->result->predicted_total_ns || p->round_done < PREDICT_AFTER_BYTES || !elapsed)
         return;
     p->rate = (uint64_t)((double)p->round_done * 1e9 / (double)elapsed);
     p->result->predicted_total_ns =
-        elapsed + plan_downtime_ns(p->round_total - p->round_done, p->rate, HANDOVER_NS);
+        now - p->started_ns +
+        plan_downtime_ns(p->round_total - p->round_done, p->rate, HANDOVER_NS);
     p->result->predicted_downtime_ns = plan_downtime_ns(0, p->rate, HANDOVER_NS);
 }
 
@@ -236,7 +237,7 @@ static int end_round(struct precopy *p, struct frame *said, struct ferry_error *
 
 static int one_round(struct precopy *p, struct frame *said, struct ferry_error *err)
 {
-    uint64_t began = monotonic_ns();
+    uint64_t began = p->round_started_ns = monotonic_ns();
 
     p->round++;
     p->round_done = 0;
