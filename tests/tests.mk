@@ -32,7 +32,7 @@ test:
 
 check: all tests guest
 	@$(MAKE) --no-print-directory O=$(O)/san CC=clang SAN=address,undefined all tests guest
-	@$(MAKE) --no-print-directory O=$(O)/tsan SAN=thread tests
+	@$(MAKE) --no-print-directory O=$(O)/tsan CC=clang SAN=thread tests
 	@tests/run.sh $(O) $(O)/san:unit,model,machine,cli,fuzz $(O)/tsan:unit
 
 .PHONY: guest test check
