@@ -39,7 +39,7 @@ static bool requested(struct box *box)
 {
     struct vcpu_state *vcpu = state_of(box, "vcpu0", &vcpu_table);
     uint32_t word;
-    memcpy(&word, vcpu->lapic + LAPIC_IRR + VECTOR / 32 * 16, sizeof(word));
+    memcpy(&word, vcpu->lapic + LAPIC_IRR + (size_t)(VECTOR / 32) * 16, sizeof(word));
     free(vcpu);
     return word >> VECTOR % 32 & 1;
 }
