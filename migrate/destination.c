@@ -376,6 +376,8 @@ static void receive(struct destination *d, const struct frame *hello)
     struct handover *h = &d->handover;
 
     handover_happen(h, understand_hello(d, hello));
+    if (h->state == DESTINATION_RECEIVING)
+        ticket_draft_own(d->host->tickets, d->id.vm_id);
     while (h->state == DESTINATION_RECEIVING) {
         enum handover_event event = await(d, 0);
         if (event != EVENT_START)
@@ -385,6 +387,7 @@ static void receive(struct destination *d, const struct frame *hello)
         handover_happen(h, await(d, 0));
     if (h->state == DESTINATION_RUNNING)
         handover_happen(h, await(d, GONE_WAIT_NS));
+    ticket_draft_drop(d->host->tickets);
 }
 
 static int finish(struct destination *d, struct machine **out, struct receive_result *result,

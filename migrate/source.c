@@ -118,8 +118,10 @@ static void offer(struct source *s, uint64_t *later)
     channel_limit(s->channel, s->options->bandwidth);
     handover_happen(h, EVENT_START);
     handover_happen(h, await_accept(s, later));
-    if (h->state == SOURCE_ROUNDS)
+    if (h->state == SOURCE_ROUNDS) {
+        source_draft(s);
         handover_happen(h, run_rounds(s));
+    }
     if (h->state == SOURCE_PAUSED)
         handover_happen(h, await_ready(s));
     if (h->state == SOURCE_COMMITTED)
@@ -129,6 +131,7 @@ static void offer(struct source *s, uint64_t *later)
         measure_downtime(s);
     source_disconnect(s);
     precopy_destroy(take_ptr(&s->precopy));
+    ticket_draft_drop(s->options->tickets);
 }
 
 int source_outcome(struct source *s, struct ferry_error *err)

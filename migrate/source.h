@@ -37,6 +37,8 @@ int source_act(void *opaque, enum handover_action action); /* for struct handove
 /* The next message as an event; EVENT_LOST or EVENT_CANCEL if there is none. */
 enum handover_event source_await(struct source *s);
 enum handover_event source_event_of(struct source *s, const struct frame *f);
+/* Have HANDOVER ready to be logged, long before the guest is paused. */
+void source_draft(struct source *s);
 /* The table's last state as result->outcome and return value. */
 int source_outcome(struct source *s, struct ferry_error *err);
 

@@ -256,17 +256,30 @@ static int release_disks(struct source *s)
     return error;
 }
 
-static int log_handover(struct source *s)
+static struct ticket_record handover_record(const struct source *s)
 {
-    const struct machine_config *config = machine_config(s->machine);
     struct ticket_record record = {.epoch = s->id.epoch, .running = s->was_running};
-    struct ferry_error why = {0};
 
     memcpy(record.vm_id, s->id.vm_id, sizeof(record.vm_id));
     memcpy(record.peer_host, s->id.host, sizeof(record.peer_host));
-    snprintf(record.name, sizeof(record.name), "%s", config->name);
+    snprintf(record.name, sizeof(record.name), "%s", machine_config(s->machine)->name);
     snprintf(record.peer_uri, sizeof(record.peer_uri), "%s", s->options->uri);
+    return record;
+}
+
+void source_draft(struct source *s)
+{
+    const struct ticket_record record = handover_record(s);
+
+    ticket_draft_hand_over(s->options->tickets, &record);
+}
+
+static int log_handover(struct source *s)
+{
+    const struct ticket_record record = handover_record(s);
+    struct ferry_error why = {0};
     int error = ticket_hand_over(s->options->tickets, &record, &why);
+
     if (error)
         source_reason(s, &why);
     return error;

@@ -8,7 +8,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +20,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/hash.h"
+#include "migrate/process.h"
 #include "migrate/ticket_file.h"
 
 #define ID_TEXT_BYTES (2 * TICKET_ID_BYTES + 1)
@@ -28,6 +28,10 @@
 struct ticket_store {
     char dir[LIMIT_PATH_BYTES];
     uint8_t host[TICKET_ID_BYTES];
+    /* A file that is durable under a temporary name and waits for its own; under the lock. */
+    struct atomic_file draft;
+    char *draft_text; /* NULL: there is none */
+    uint64_t draft_ns;
 };
 
 /* ---- lock and files ---- */
@@ -83,44 +87,59 @@ static int save(const struct ticket_store *store, const struct ticket_file *file
     return atomic_file_write(path, text, strlen(text), err);
 }
 
-/* ---- the process behind a record ---- */
-
-/* Start time of a process in clock ticks; 0: there is none. */
-static uint64_t start_of(pid_t pid)
+static void drop_draft(struct ticket_store *store)
 {
-    char path[64], text[1024];
-    unsigned long long start = 0;
-
-    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t got = read(fd, text, sizeof(text) - 1);
-    if (got <= 0)
-        return 0;
-    text[got] = 0;
-    /* The second field, the name in parentheses, may hold anything: count from its end.  A zombie
-     * holds no machine any more. */
-    const char *rest = strrchr(text, ')');
-    if (!rest || rest[1] != ' ' || rest[2] == 'Z' || rest[2] == 'X')
-        return 0;
-    rest += 2;
-    for (int field = 3; field < 22 && rest; field++)
-        rest = strchr(rest + 1, ' ');
-    return rest && sscanf(rest, " %llu", &start) == 1 ? start : 0;
+    if (store->draft_text)
+        atomic_file_abandon(&store->draft);
+    free(take_ptr(&store->draft_text));
 }
 
-static void claim(struct ticket_record *r)
+static void save_draft(struct ticket_store *store, const struct ticket_file *file)
+{
+    char path[LIMIT_PATH_BYTES + ID_TEXT_BYTES + 1];
+    CLEANUP_FREE char *text = ticket_file_print(file);
+
+    path_of(store, file->vm_id, path, sizeof(path));
+    if (!text || atomic_file_open(&store->draft, path, NULL))
+        return;
+    if (write_all(store->draft.fd, text, strlen(text)) || fsync(store->draft.fd)) {
+        atomic_file_abandon(&store->draft);
+        return;
+    }
+    store->draft_text = take_ptr(&text);
+}
+
+/* save, by way of the draft if that is what is to be saved. */
+static int save_drafted(struct ticket_store *store, const struct ticket_file *file,
+                        struct ferry_error *err)
+{
+    CLEANUP_FREE char *text = store->draft_text ? ticket_file_print(file) : NULL;
+
+    if (!text || strcmp(text, store->draft_text))
+        return save(store, file, err);
+    free(take_ptr(&store->draft_text));
+    return atomic_file_commit(&store->draft, err);
+}
+
+/* ---- records ---- */
+
+static void claim(struct ticket_record *r, uint64_t now_ns)
 {
     r->pid = getpid();
-    r->pid_start = start_of(r->pid);
-    r->realtime_ns = realtime_ns();
+    r->pid_start = process_start(r->pid);
+    r->realtime_ns = now_ns;
+}
+
+/* The time that goes into the log: the draft's, so that it is the same file. */
+static uint64_t time_of(const struct ticket_store *store)
+{
+    return store->draft_text ? store->draft_ns : realtime_ns();
 }
 
 static void look_alive(struct ticket_record *r)
 {
-    r->process_alive =
-        r->state != TICKET_NONE && r->pid > 0 && r->pid_start && start_of(r->pid) == r->pid_start;
+    r->process_alive = r->state != TICKET_NONE && r->pid > 0 && r->pid_start &&
+                       process_start(r->pid) == r->pid_start;
 }
 
 /* ---- the store ---- */
@@ -173,6 +192,8 @@ int ticket_store_open(const char *runtime_dir, struct ticket_store **out, struct
 
 void ticket_store_close(struct ticket_store *store)
 {
+    if (store)
+        drop_draft(store);
     free(store);
 }
 
@@ -242,8 +263,14 @@ int ticket_reserve(struct ticket_store *store, const uint8_t vm_id[TICKET_ID_BYT
     d->epoch = epoch;
     snprintf(d->name, sizeof(d->name), "%s", name);
     memcpy(d->peer_host, source_host, TICKET_ID_BYTES);
-    claim(d);
+    claim(d, realtime_ns());
     return save(store, &file, err);
+}
+
+static void set_owned(struct ticket_file *file, uint64_t now_ns)
+{
+    file->destination.state = TICKET_OWNED;
+    claim(&file->destination, now_ns);
 }
 
 int ticket_own(struct ticket_store *store, const uint8_t vm_id[TICKET_ID_BYTES], uint64_t epoch,
@@ -261,9 +288,8 @@ int ticket_own(struct ticket_store *store, const uint8_t vm_id[TICKET_ID_BYTES],
         return ferry_refuse(err, -ESTALE, file.destination.name,
                             "epoch %llu cannot be owned any more: the log says %s",
                             (unsigned long long)epoch, ticket_state_name(word_on(&file, epoch)));
-    file.destination.state = TICKET_OWNED;
-    claim(&file.destination);
-    error = save(store, &file, err);
+    set_owned(&file, time_of(store));
+    error = save_drafted(store, &file, err);
     if (error) {
         /* Its name may be there and yet not be durable: nobody may read it.  Still locked. */
         file.destination.state = TICKET_ABORTED;
@@ -315,6 +341,15 @@ int ticket_look(struct ticket_store *store, const uint8_t vm_id[TICKET_ID_BYTES]
 
 /* ---- the source's word ---- */
 
+static void set_handed_over(struct ticket_file *file, const struct ticket_record *record,
+                            uint64_t now_ns)
+{
+    file->source = *record;
+    file->source.role = TICKET_SOURCE;
+    file->source.state = TICKET_HANDOVER;
+    claim(&file->source, now_ns);
+}
+
 int ticket_hand_over(struct ticket_store *store, const struct ticket_record *record,
                      struct ferry_error *err)
 {
@@ -329,11 +364,8 @@ int ticket_hand_over(struct ticket_store *store, const struct ticket_record *rec
     if (file.source.state != TICKET_NONE && file.source.epoch >= record->epoch)
         return ferry_refuse(err, -ESTALE, record->name, "epoch %llu was handed over before",
                             (unsigned long long)record->epoch);
-    file.source = *record;
-    file.source.role = TICKET_SOURCE;
-    file.source.state = TICKET_HANDOVER;
-    claim(&file.source);
-    return save(store, &file, err);
+    set_handed_over(&file, record, time_of(store));
+    return save_drafted(store, &file, err);
 }
 
 int ticket_settle(struct ticket_store *store, const uint8_t vm_id[TICKET_ID_BYTES], uint64_t epoch,
@@ -358,6 +390,43 @@ int ticket_settle(struct ticket_store *store, const uint8_t vm_id[TICKET_ID_BYTE
     file.source.state = state;
     file.source.realtime_ns = realtime_ns();
     return save(store, &file, err);
+}
+
+/* ---- drafts ---- */
+
+static void draft(struct ticket_store *store, const uint8_t *vm_id,
+                  const struct ticket_record *handed_over)
+{
+    struct ticket_file file;
+    CLEANUP_FD int lock = -1;
+
+    if (lock_store(store, &lock, NULL) || load(store, vm_id, &file, NULL))
+        return;
+    drop_draft(store);
+    store->draft_ns = realtime_ns();
+    if (handed_over)
+        set_handed_over(&file, handed_over, store->draft_ns);
+    else
+        set_owned(&file, store->draft_ns);
+    save_draft(store, &file);
+}
+
+void ticket_draft_own(struct ticket_store *store, const uint8_t vm_id[TICKET_ID_BYTES])
+{
+    draft(store, vm_id, NULL);
+}
+
+void ticket_draft_hand_over(struct ticket_store *store, const struct ticket_record *record)
+{
+    draft(store, record->vm_id, record);
+}
+
+void ticket_draft_drop(struct ticket_store *store)
+{
+    CLEANUP_FD int lock = -1;
+
+    if (!lock_store(store, &lock, NULL))
+        drop_draft(store);
 }
 
 /* ---- looking around ---- */

@@ -75,6 +75,15 @@ int ticket_abort(struct ticket_store *store, const uint8_t vm_id[TICKET_ID_BYTES
 int ticket_look(struct ticket_store *store, const uint8_t vm_id[TICKET_ID_BYTES], uint64_t epoch,
                 enum ticket_state *state, struct ferry_error *err);
 
+/*
+ * Get ready to log OWNED (HANDOVER) soon: the new file is written and made durable under another
+ * name, so that logging it costs a rename and one more sync: the guest stands still meanwhile.  It
+ * changes nothing, is used only if the log has not changed since, and a failure costs only time.
+ */
+void ticket_draft_own(struct ticket_store *store, const uint8_t vm_id[TICKET_ID_BYTES]);
+void ticket_draft_hand_over(struct ticket_store *store, const struct ticket_record *record);
+void ticket_draft_drop(struct ticket_store *store);
+
 /* Source: log HANDOVER, for this process.  Of record only vm_id, epoch, name, running and peer_*
  * are used.
  */

@@ -303,6 +303,62 @@ static void test_killed_writer_leaves_old_or_new(void **state)
     print_message("%u of 60 had logged before they were killed\n", owned);
 }
 
+static unsigned files(struct fixture *f)
+{
+    char path[96];
+    unsigned count = 0;
+
+    snprintf(path, sizeof(path), "%s/.tickets", f->dir);
+    DIR *dir = opendir(path);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* A draft saves time and decides nothing. */
+static void test_draft_is_used_only_if_nothing_has_changed(void **state)
+{
+    struct fixture *f = *state;
+    struct ticket_record r;
+
+    assert_int_equal(reserve(f, 1), 0);
+    unsigned before = files(f);
+    ticket_draft_own(f->store, vm);
+    assert_int_equal(look(f, 1), TICKET_INCOMING);
+    assert_int_equal(ticket_own(f->store, vm, 1, NULL), 0);
+    assert_int_equal(look(f, 1), TICKET_OWNED);
+    assert_int_equal(files(f), before); /* it has become the file */
+
+    assert_int_equal(reserve(f, 2), 0);
+    ticket_draft_own(f->store, vm);
+    assert_int_equal(ticket_abort(f->store, vm, 2, NULL), 0);
+    assert_int_equal(ticket_own(f->store, vm, 2, NULL), -ESTALE);
+    assert_int_equal(look(f, 2), TICKET_ABORTED);
+
+    assert_int_equal(reserve(f, 3), 0);
+    ticket_draft_own(f->store, vm);
+    assert_int_equal(hand_over(f, 9), 0); /* something else has been logged */
+    assert_int_equal(ticket_own(f->store, vm, 3, NULL), 0);
+    assert_int_equal(look(f, 3), TICKET_OWNED);
+    assert_int_equal(ticket_find(f->store, vm, TICKET_SOURCE, &r, NULL), 0);
+    assert_int_equal(r.epoch, 9);
+
+    struct ticket_record handed = {.epoch = 10, .name = "web"};
+    memcpy(handed.vm_id, vm, sizeof(vm));
+    ticket_draft_hand_over(f->store, &handed);
+    ticket_draft_hand_over(f->store, &handed);
+    ticket_draft_drop(f->store);
+    ticket_draft_drop(f->store);
+    assert_int_equal(files(f), before);
+    ticket_draft_hand_over(f->store, &handed);
+    assert_int_equal(ticket_hand_over(f->store, &handed, NULL), 0);
+    assert_int_equal(ticket_find(f->store, vm, TICKET_SOURCE, &r, NULL), 0);
+    assert_int_equal(r.epoch, 10);
+    assert_int_equal(r.state, TICKET_HANDOVER);
+    assert_int_equal(files(f), before);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -315,6 +371,7 @@ int main(void)
         TEST(test_source_settles_once),
         TEST(test_list_tells_dead_processes),
         TEST(test_damaged_ticket_is_refused),
+        TEST(test_draft_is_used_only_if_nothing_has_changed),
         TEST(test_race_has_one_winner),
         TEST(test_killed_writer_leaves_old_or_new),
     };
