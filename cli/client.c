@@ -52,14 +52,14 @@ static int lost(const struct client *client, struct ferry_error *err)
     return ferry_fail(err, -EPIPE, client->name, "its process went away before it answered");
 }
 
-static int send_line(const struct client *client, const char *text, size_t size, int pass_fd,
+static int send_line(const struct client *client, char *text, size_t size, int pass_fd,
                      struct ferry_error *err)
 {
     union {
         char space[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
     } ancillary = {{0}};
-    struct iovec iov = {(void *)(uintptr_t)text, size};
+    struct iovec iov = {text, size};
     struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
 
     if (pass_fd >= 0) {
@@ -171,7 +171,7 @@ int client_call(struct client *client, const char *command, json_t *arguments, i
     json_t *request = json_pack("{s:s, s:o}", "execute", command, "arguments",
                                 arguments ? arguments : json_object());
     char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
-    struct ferry_error own;
+    struct ferry_error own = {0};
     int error = -ENOMEM;
 
     err = err ? err : &own;

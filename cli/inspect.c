@@ -47,9 +47,8 @@ static void print_section(const json_t *section)
 static void print(const char *file, const json_t *image)
 {
     const json_t *machine = json_object_get(json_object_get(image, "manifest"), "machine");
-    const json_t *section;
+    const json_t *sections = json_object_get(image, "sections");
     char bytes[32], content[32], memory[32];
-    size_t index;
 
     output_text("%s: %s, version %d, %s for %s of content", image_file_about(file),
                 text(image, "format"), (int)number(image, "version"),
@@ -63,7 +62,8 @@ static void print(const char *file, const json_t *image)
                     (int)json_array_size(json_object_get(machine, "disks")),
                     (unsigned long long)number(machine, "epoch"), text(machine, "vm_id"));
     output_text("sections:");
-    json_array_foreach(json_object_get(image, "sections"), index, section) print_section(section);
+    for (size_t i = 0; i < json_array_size(sections); i++)
+        print_section(json_array_get(sections, i));
 }
 
 static int run(void *parsed, struct ferry_error *err)

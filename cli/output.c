@@ -55,7 +55,9 @@ int output_flush(struct ferry_error *err)
 
 json_t *output_ms(uint64_t ns)
 {
-    return json_real((double)(ns / 1000) / 1000.0);
+    uint64_t us = ns / 1000;
+
+    return json_real((double)us / 1000.0);
 }
 
 static void log_line(void *context, enum log_level level, const char *text)

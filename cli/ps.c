@@ -78,8 +78,6 @@ static int run(void *parsed, struct ferry_error *err)
 {
     const struct ps_options *o = parsed;
     json_t *list = json_array();
-    const json_t *status;
-    size_t index;
 
     int error = list_live(list, err);
     if (!error)
@@ -89,7 +87,8 @@ static int run(void *parsed, struct ferry_error *err)
     if (!error) {
         output_text("%-20s %8s %-10s %4s %10s %10s", "NAME", "PID", "STATE", "CPUS", "MEMORY",
                     "UPTIME");
-        json_array_foreach(list, index, status) print_row(status);
+        for (size_t i = 0; i < json_array_size(list); i++)
+            print_row(json_array_get(list, i));
     }
     json_decref(list);
     return error;

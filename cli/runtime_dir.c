@@ -65,7 +65,11 @@ int runtime_base(char **path, struct ferry_error *err)
     if (error)
         return ferry_fail_sys(err, error, base, "cannot make the runtime folder");
     *path = realpath(base, NULL);
-    return *path ? 0 : ferry_fail_sys(err, -errno, base, "cannot use the runtime folder");
+    if (*path)
+        return 0;
+    error = errno ? -errno : -EIO;
+    ferry_fail_sys(err, error, base, "cannot use the runtime folder");
+    return error;
 }
 
 int runtime_path(const char *name, const char *file, char **path, struct ferry_error *err)
@@ -77,7 +81,8 @@ int runtime_path(const char *name, const char *file, char **path, struct ferry_e
         return error;
     if (asprintf(path, "%s/%s%s%s", base, name, file ? "/" : "", file ? file : "") < 0) {
         *path = NULL;
-        return ferry_fail(err, -ENOMEM, NULL, "out of memory");
+        ferry_fail(err, -ENOMEM, NULL, "out of memory");
+        return -ENOMEM;
     }
     return 0;
 }
@@ -160,11 +165,11 @@ static int write_small(const struct machine_dir *dir, const char *file, const ch
 /* The name of a live machine other than `name` that has this vm_id; false: none. */
 static bool find_twin(const char *name, const char *id, char twin[LIMIT_NAME_BYTES + 1])
 {
-    char **names, text[SMALL_FILE_MAX];
+    char **names = NULL, text[SMALL_FILE_MAX];
     bool found = false;
 
     int count = machine_list(&names, NULL);
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; names && i < count; i++) {
         if (!found && strcmp(names[i], name) && !read_small(names[i], "vm_id", text) &&
             !strcmp(text, id)) {
             snprintf(twin, LIMIT_NAME_BYTES + 1, "%s", names[i]);
@@ -172,8 +177,7 @@ static bool find_twin(const char *name, const char *id, char twin[LIMIT_NAME_BYT
         }
         free(names[i]);
     }
-    if (count >= 0)
-        free(names);
+    free(names);
     return found;
 }
 
@@ -263,9 +267,8 @@ void machine_dir_release(struct machine_dir *dir)
 {
     if (dir->path && dir->lock_fd >= 0) {
         CLEANUP_FREE char *claim_path = NULL;
-        CLEANUP_FD int claim = -1;
-        if (!runtime_path(".claim", NULL, &claim_path, NULL))
-            claim = lock_file(claim_path, true);
+        CLEANUP_FD int claim =
+            runtime_path(".claim", NULL, &claim_path, NULL) ? -1 : lock_file(claim_path, true);
         remove_folder(dir->path); /* `lock` goes while it is held: nobody is cheated */
     }
     if (dir->lock_fd >= 0)
@@ -326,6 +329,7 @@ int machine_list(char ***names, struct ferry_error *err)
     char **list = NULL;
     size_t count = 0;
 
+    *names = NULL;
     int error = runtime_base(&base, err);
     if (error)
         return error;

@@ -27,9 +27,8 @@ static json_int_t integer(const json_t *status, const char *key)
 
 static void print(const json_t *status)
 {
-    const json_t *disk;
+    const json_t *disks = json_object_get(status, "disks");
     char size[32];
-    size_t index;
 
     output_text("%s: %s (pid %d)", text(status, "name"), text(status, "state"),
                 (int)integer(status, "pid"));
@@ -44,8 +43,8 @@ static void print(const json_t *status)
     output_text("  cpus        %d (%s)", (int)integer(status, "cpus"), text(status, "cpu_model"));
     output_text("  memory      %s",
                 format_size((uint64_t)integer(status, "memory_bytes"), size, sizeof(size)));
-    json_array_foreach(json_object_get(status, "disks"), index, disk)
-    {
+    for (size_t i = 0; i < json_array_size(disks); i++) {
+        const json_t *disk = json_array_get(disks, i);
         output_text("  disk %s    %s, %s%s", text(disk, "device"),
                     format_size((uint64_t)integer(disk, "size_bytes"), size, sizeof(size)),
                     text(disk, "file_name"),

@@ -25,7 +25,7 @@ typedef void (*receive_done)(void *opaque, int error, const struct ferry_error *
  * only a question, the vm is as before.
  */
 int vm_receive_start(struct vm *vm, const struct receive_choice *choice, struct stream *stream,
-                     receive_done done, void *opaque, struct ferry_error *err);
+                     receive_done tell, void *opaque, struct ferry_error *err);
 /*
  * Answer questions that come to the listener, whose vm has its machine or is just getting it, until
  * the source has let go.  Takes the listener over.

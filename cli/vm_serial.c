@@ -34,8 +34,8 @@
 #include "common/clock.h"
 #include "common/file.h"
 
-#define RING_BYTES     (256u * 1024)
-#define REPLAY_BYTES   (64u * 1024)
+#define RING_BYTES     ((size_t)256 * 1024)
+#define REPLAY_BYTES   ((size_t)64 * 1024)
 #define CONSOLES_MAX   8
 #define OUTPUTS_MAX    (CONSOLES_MAX + 1)
 #define INPUT_BYTES    1024

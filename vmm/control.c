@@ -301,7 +301,7 @@ static void accept_client(void *opaque, uint32_t events)
         return;
     }
     if (!add_client(control, fd))
-        fd = -1;
+        (void)take_fd(&fd); /* the client's now */
 }
 
 int control_create(struct loop *loop, const char *path, const struct control_command *commands,

@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,17 +17,17 @@
 
 static int socket_address(const char *path, struct sockaddr_un *address, int *dir_fd)
 {
-    CLEANUP_FREE char *for_dir = strdup(path);
-    CLEANUP_FREE char *for_base = strdup(path);
+    const char *slash = strrchr(path, '/');
+    CLEANUP_FREE char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
 
-    if (!for_dir || !for_base)
+    if (!folder)
         return -ENOMEM;
-    CLEANUP_FD int fd = open(dirname(for_dir), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    CLEANUP_FD int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
     int length = snprintf(address->sun_path, sizeof(address->sun_path), "/proc/self/fd/%d/%s", fd,
-                          basename(for_base));
+                          slash ? slash + 1 : path);
     if (length < 0 || (size_t)length >= sizeof(address->sun_path))
         return -ENAMETOOLONG;
     *dir_fd = take_fd(&fd);

@@ -195,8 +195,11 @@ static json_t *hear(int fd)
         assert_int_equal(got, 1);
         if (line[size++] == '\n')
             break;
-        if (size == room)
-            assert_non_null(line = realloc(line, room *= 2));
+        if (size == room) {
+            char *grown = realloc(line, room *= 2);
+            assert_non_null(grown);
+            line = grown;
+        }
     }
     json_t *value = json_loadb(line, size, 0, NULL);
     free(line);
@@ -328,13 +331,15 @@ static void test_quit_is_answered(void **state)
 static void say_with_fds(int fd, const char *text, const int *fds, size_t count)
 {
     char space[CMSG_SPACE(4 * sizeof(int))] = {0};
-    struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
+    char line[64];
+    struct iovec iov = {line, strlen(text)};
     struct msghdr message = {.msg_iov = &iov,
                              .msg_iovlen = 1,
                              .msg_control = space,
                              .msg_controllen = CMSG_SPACE(count * sizeof(int))};
     struct cmsghdr *c = CMSG_FIRSTHDR(&message);
 
+    snprintf(line, sizeof(line), "%s", text);
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
     c->cmsg_len = CMSG_LEN(count * sizeof(int));
@@ -426,13 +431,13 @@ static void test_deep_nesting(void **state)
     memset(line + length, '[', LIMIT_JSON_DEPTH);
     length += LIMIT_JSON_DEPTH;
     memset(line + length, ']', LIMIT_JSON_DEPTH);
-    strcpy(line + length + LIMIT_JSON_DEPTH, "}}\n");
+    memcpy(line + length + LIMIT_JSON_DEPTH, "}}\n", sizeof("}}\n"));
     say(fd, line);
     expect_error(fd, "usage", "deeper");
     /* brackets in a string are no nesting */
     length = (size_t)sprintf(line, "{\"execute\": \"echo\", \"arguments\": {\"a\": \"\\\"");
     memset(line + length, '[', LIMIT_JSON_DEPTH + 8);
-    strcpy(line + length + LIMIT_JSON_DEPTH + 8, "\"}}\n");
+    memcpy(line + length + LIMIT_JSON_DEPTH + 8, "\"}}\n", sizeof("\"}}\n"));
     say(fd, line);
     expect_return(fd);
     close(fd);

@@ -43,15 +43,29 @@ static const struct command command = {.name = "try",
                                        .parsed_size = sizeof(struct parsed),
                                        .defaults = &defaults};
 
+#define ARGUMENTS_MAX (2 * OPTION_STRINGS_MAX + 4)
+
+/* main's argv is writable, and so is this one. */
+static int parse_with_help(struct parsed *out, bool *help, struct ferry_error *err,
+                           const char *const *arguments)
+{
+    static char texts[ARGUMENTS_MAX][128];
+    char *argv[ARGUMENTS_MAX + 1] = {texts[0]};
+    int argc = 1;
+
+    for (; arguments[argc - 1]; argc++) {
+        assert_true(argc < ARGUMENTS_MAX);
+        snprintf(texts[argc], sizeof(texts[argc]), "%s", arguments[argc - 1]);
+        argv[argc] = texts[argc];
+    }
+    return options_parse(&command, argc, argv, out, help, err);
+}
+
 static int parse(struct parsed *out, struct ferry_error *err, const char *const *arguments)
 {
-    char *argv[48] = {(char *)(uintptr_t) "try"};
-    int argc = 1;
     bool help;
 
-    for (; arguments[argc - 1]; argc++)
-        argv[argc] = (char *)(uintptr_t)arguments[argc - 1];
-    return options_parse(&command, argc, argv, out, &help, err);
+    return parse_with_help(out, &help, err, arguments);
 }
 
 #define PARSE(OUT, ERR, ...) parse(OUT, ERR, (const char *const[]){__VA_ARGS__, NULL})
@@ -127,28 +141,23 @@ static void test_refusals(void **state)
 
 static void test_too_many_of_one(void **state)
 {
-    const char *arguments[2 * (OPTION_STRINGS_MAX + 1) + 1];
-    char *argv[2 * (OPTION_STRINGS_MAX + 1) + 2] = {(char *)(uintptr_t) "try"};
+    const char *arguments[2 * (OPTION_STRINGS_MAX + 1) + 1] = {NULL};
     struct parsed p;
-    bool help;
 
     (void)state;
-    for (int i = 0; i < 2 * (OPTION_STRINGS_MAX + 1); i++) {
+    for (int i = 0; i < 2 * (OPTION_STRINGS_MAX + 1); i++)
         arguments[i] = i % 2 ? "x" : "--many";
-        argv[i + 1] = (char *)(uintptr_t)arguments[i];
-    }
-    assert_int_equal(
-        options_parse(&command, 2 * (OPTION_STRINGS_MAX + 1) + 1, argv, &p, &help, NULL), -EINVAL);
+    assert_int_equal(parse(&p, NULL, arguments), -EINVAL);
 }
 
 static void test_help_is_asked_for(void **state)
 {
-    char *argv[] = {(char *)(uintptr_t) "try", (char *)(uintptr_t) "--help", NULL};
     struct parsed p;
     bool help = false;
 
     (void)state;
-    assert_int_equal(options_parse(&command, 2, argv, &p, &help, NULL), 0); /* FIRST not missed */
+    /* FIRST is not missed */
+    assert_int_equal(parse_with_help(&p, &help, NULL, (const char *const[]){"--help", NULL}), 0);
     assert_true(help);
 }
 
