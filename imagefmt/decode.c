@@ -1,7 +1,8 @@
 /*
  * The decoding half of the codec.  A chunk's stored bytes meet their sum first, then must be one
  * zstd frame that declares exactly the expected size, and are inflated into a buffer of that size;
- * then the content meets its SHA-256.  Zero content is never stored, so that an image has one form.
+ * then the content meets its identity.  Zero content is never stored, so that an image has one
+ * form.
  */
 #include "imagefmt/decode.h"
 
@@ -12,7 +13,7 @@
 #include <zstd.h>
 
 #include "common/cleanup.h"
-#include "common/zero.h"
+#include "imagefmt/content.h"
 #include "imagefmt/format.h"
 
 #define SLOTS_PER_WORKER 4
@@ -78,11 +79,9 @@ static const char *decode_slot_content(struct decode_slot *slot)
                                       slot->stored_bytes);
     if (ZSTD_isError(size) || size != slot->content_bytes)
         return "its zstd frame does not inflate to the declared size";
-    sha256(slot->content, slot->content_bytes, digest);
+    content_node(slot->content, slot->content_bytes, slot->level, digest);
     if (memcmp(digest, slot->digest, SHA256_BYTES))
-        return "the content does not match its SHA-256";
-    if (is_zero(slot->content, slot->content_bytes))
-        return "zeroes are stored, which no ferry writes";
+        return "the content does not match its identity";
     return NULL;
 }
 
@@ -114,6 +113,7 @@ static int slot_prepare(struct decode_slot *slot, uint32_t chunk_bytes)
 int decode_slot(struct decode *d, struct decode_slot **slot)
 {
     *slot = &d->slots[(d->oldest + d->busy) % d->slots_used];
+    (*slot)->level = content_level(d->chunk_bytes);
     return slot_prepare(*slot, d->chunk_bytes);
 }
 

@@ -20,6 +20,7 @@ struct decode_slot {
     uint64_t index;
     uint32_t content_bytes;
     uint32_t stored_bytes;
+    unsigned level; /* of a chunk in the tree of content */
     uint64_t sum;
     uint8_t digest[SHA256_BYTES];
     uint8_t *stored;    /* room for STORED_LIMIT(chunk_bytes) */

@@ -68,6 +68,7 @@ struct image_section {
     uint16_t version;                /* state sections; else 0 */
     uint64_t size;                   /* state: bytes; data: size of the RAM or disk */
     uint32_t chunk_bytes;            /* data sections: a power of two; else 0 */
+    uint8_t digest[SHA256_BYTES];    /* of the content (FORMAT.md); data: known at the end */
     /* Data sections; known when the section has ended, else 0. */
     uint64_t chunks;        /* stored ones */
     uint64_t content_bytes; /* of stored chunks, inflated */

@@ -14,6 +14,7 @@
 
 #include "common/cleanup.h"
 #include "common/units.h"
+#include "imagefmt/content.h"
 #include "imagefmt/decode.h"
 #include "imagefmt/format.h"
 #include "imagefmt/input.h"
@@ -36,8 +37,8 @@ struct image_reader {
     void *opaque;
     enum phase phase;
     struct table table;
-    struct sha256 *digest; /* of the open section */
-    struct writer page;    /* entries that the next page must have */
+    struct content_tree tree; /* of the open section */
+    struct writer page;       /* entries that the next page must have */
     uint64_t next_index;
     uint64_t page_first;
     uint32_t page_count;
@@ -200,8 +201,9 @@ static int on_state(struct image_reader *r, struct record *record, struct ferry_
     if (error)
         return error;
     const uint8_t *data = reader_take(body, section.size);
-    sha256(data, section.size, table_last(&r->table)->digest);
-    return r->visitor->state ? r->visitor->state(r->opaque, &section, data, err) : 0;
+    sha256(data, section.size, table_last(&r->table)->section.digest);
+    const struct image_section *added = &table_last(&r->table)->section;
+    return r->visitor->state ? r->visitor->state(r->opaque, added, data, err) : 0;
 }
 
 static int on_data(struct image_reader *r, struct record *record, struct ferry_error *err)
@@ -221,8 +223,7 @@ static int on_data(struct image_reader *r, struct record *record, struct ferry_e
     int error = add_section(r, &section, number, record->offset, err);
     if (error)
         return error;
-    if (!(r->digest = sha256_new()))
-        return no_memory(r, err);
+    r->tree = (struct content_tree){0};
     r->phase = IN_DATA;
     r->next_index = 0;
     r->page_last = false;
@@ -251,6 +252,8 @@ static const char *wrong_with_chunk(const struct image_reader *r, uint32_t numbe
         return "its content has an impossible size";
     if (!head->stored_bytes || head->stored_bytes > STORED_LIMIT(size))
         return "its stored bytes have an impossible size";
+    if (content_is_zero(head->digest))
+        return "zeroes are stored, which no ferry writes";
     return NULL;
 }
 
@@ -262,7 +265,7 @@ static void note_chunk(struct image_reader *r, const struct decode_slot *head, u
         r->page_first = head->index;
     r->next_index = head->index + 1;
     page_entry(&r->page, head->index, offset, head->stored_bytes, head->digest);
-    digest_chunk(r->digest, head->index, head->digest);
+    content_add(&r->tree, head->index, content_level(section->chunk_bytes), head->digest);
     section->chunks++;
     section->content_bytes += head->content_bytes;
     section->stored_bytes += head->stored_bytes;
@@ -341,7 +344,7 @@ static int on_end(struct image_reader *r, struct record *record, struct ferry_er
     int error = deliver_all(r, err);
     if (error)
         return error;
-    sha256_final(take_ptr(&r->digest), entry->digest);
+    content_digest(&r->tree, entry->section.size, entry->section.digest);
     writer_reset(&r->expected);
     table_end_body(&r->table, &r->expected);
     if (r->expected.error)
@@ -482,7 +485,6 @@ static void reader_close(struct image_reader *r)
     decode_close(&r->decode);
     input_close(&r->in);
     table_free(&r->table);
-    sha256_free(r->digest);
     sha256_free(r->index_met);
     sha256_free(r->index_read);
     writer_free(&r->page);

@@ -1,7 +1,6 @@
 /* The section table: rules, and the bytes that sum an image up; see table.h. */
 #include "imagefmt/table.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,8 +114,9 @@ int table_add(struct table *table, const struct image_section *section, uint64_t
     return 0;
 }
 
-/* What every digest and table says of a section, first of all. */
-static void describe(struct writer *out, const struct table_entry *entry)
+/* What root and table say of a section, first of all.  The root must not depend on the chunk size:
+ * it takes 0 for it. */
+static void describe(struct writer *out, const struct table_entry *entry, uint32_t chunk_bytes)
 {
     const struct image_section *section = &entry->section;
     size_t name_bytes = strlen(section->name);
@@ -124,10 +124,10 @@ static void describe(struct writer *out, const struct table_entry *entry)
     writer_u8(out, (uint8_t)section->kind);
     writer_u8(out, (uint8_t)name_bytes);
     writer_u16(out, section->version);
-    writer_u32(out, section->chunk_bytes);
+    writer_u32(out, chunk_bytes);
     writer_u64(out, section->size);
     writer_copy(out, section->name, name_bytes);
-    writer_copy(out, entry->digest, SHA256_BYTES);
+    writer_copy(out, entry->section.digest, SHA256_BYTES);
 }
 
 int table_root(const struct table *table, uint8_t root[SHA256_BYTES])
@@ -137,7 +137,7 @@ int table_root(const struct table *table, uint8_t root[SHA256_BYTES])
     writer_copy(&text, table->manifest_digest, SHA256_BYTES);
     writer_u32(&text, table->count);
     for (uint32_t i = 0; i < table->count; i++)
-        describe(&text, &table->entries[i]);
+        describe(&text, &table->entries[i], 0);
     if (!text.error)
         sha256(text.data, text.size, root);
     return text.error;
@@ -152,7 +152,7 @@ void table_root_body(const struct table *table, const uint8_t root[SHA256_BYTES]
     writer_u32(out, table->count);
     for (uint32_t i = 0; i < table->count; i++) {
         const struct table_entry *entry = &table->entries[i];
-        describe(out, entry);
+        describe(out, entry, entry->section.chunk_bytes);
         writer_u64(out, entry->offset);
         writer_u64(out, entry->section.chunks);
         writer_u64(out, entry->section.stored_bytes);
@@ -180,7 +180,7 @@ void table_end_body(const struct table *table, struct writer *out)
     writer_u64(out, entry->section.chunks);
     writer_u64(out, entry->section.content_bytes);
     writer_u64(out, entry->section.stored_bytes);
-    writer_copy(out, entry->digest, SHA256_BYTES);
+    writer_copy(out, entry->section.digest, SHA256_BYTES);
 }
 
 void page_entry(struct writer *out, uint64_t index, uint64_t offset, uint32_t stored_bytes,
@@ -199,12 +199,4 @@ void index_entry(struct writer *out, uint32_t section, uint32_t chunks, uint64_t
     writer_u32(out, chunks);
     writer_u64(out, first_chunk);
     writer_u64(out, offset);
-}
-
-void digest_chunk(struct sha256 *digest, uint64_t index, const uint8_t chunk[SHA256_BYTES])
-{
-    uint64_t wire = htole64(index);
-
-    sha256_update(digest, &wire, sizeof(wire));
-    sha256_update(digest, chunk, SHA256_BYTES);
 }

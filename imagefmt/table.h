@@ -13,7 +13,6 @@ struct table_entry {
     struct image_section section;
     uint64_t offset;     /* of its STAT or DATA record */
     uint64_t first_page; /* number of its first page in the index */
-    uint8_t digest[SHA256_BYTES];
 };
 
 struct table {
@@ -57,7 +56,5 @@ void page_entry(struct writer *out, uint64_t index, uint64_t offset, uint32_t st
 /* One entry of the index: section number, chunks in the page, its first chunk, its offset. */
 void index_entry(struct writer *out, uint32_t section, uint32_t chunks, uint64_t first_chunk,
                  uint64_t offset);
-/* What a stored chunk adds to its section's digest. */
-void digest_chunk(struct sha256 *digest, uint64_t index, const uint8_t chunk[SHA256_BYTES]);
 
 #endif

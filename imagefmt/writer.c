@@ -18,6 +18,7 @@
 #include "common/file.h"
 #include "common/pool.h"
 #include "common/zero.h"
+#include "imagefmt/content.h"
 #include "imagefmt/format.h"
 #include "imagefmt/table.h"
 
@@ -32,6 +33,7 @@ struct slot {
     size_t room; /* content bytes there is memory for */
     uint64_t index;
     uint32_t content_bytes;
+    unsigned level;      /* of a chunk in the tree of content */
     size_t stored_bytes; /* or zstd's error */
     uint64_t sum;
     uint8_t digest[SHA256_BYTES];
@@ -56,7 +58,7 @@ struct image_writer {
     uint32_t page_count;
     bool open; /* a data section is */
     uint64_t next_index;
-    struct sha256 *digest; /* of the open section */
+    struct content_tree tree; /* of the open section */
 };
 
 static int broken(struct image_writer *w, int error)
@@ -215,7 +217,7 @@ int image_writer_state(struct image_writer *w, const char *name, uint16_t versio
         error = add_section(w, &section, err);
     if (error)
         return error;
-    sha256(data, size, table_last(&w->table)->digest);
+    sha256(data, size, table_last(&w->table)->section.digest);
     struct writer *body = record_begin(w, RECORD_STATE);
     writer_u32(body, w->table.count - 1);
     writer_u16(body, version);
@@ -249,8 +251,7 @@ int image_writer_begin(struct image_writer *w, enum image_section_kind kind, con
         error = add_section(w, &section, err);
     if (error)
         return error;
-    if (!(w->digest = sha256_new()))
-        return no_memory(w, err);
+    w->tree = (struct content_tree){0};
     w->open = true;
     w->next_index = 0;
     w->slots_used = slots_for(w, chunk_bytes);
@@ -272,7 +273,7 @@ static void encode(struct pool_task *task)
 {
     struct slot *slot = (struct slot *)task;
 
-    sha256(slot->content, slot->content_bytes, slot->digest);
+    content_node(slot->content, slot->content_bytes, slot->level, slot->digest);
     slot->stored_bytes = ZSTD_compress2(slot->zstd, slot->stored, STORED_LIMIT(slot->content_bytes),
                                         slot->content, slot->content_bytes);
     if (!ZSTD_isError(slot->stored_bytes))
@@ -305,7 +306,7 @@ static void note_chunk(struct image_writer *w, const struct slot *slot, uint64_t
     if (!w->page_count++)
         w->page_first = slot->index;
     page_entry(&w->page, slot->index, offset, (uint32_t)slot->stored_bytes, slot->digest);
-    digest_chunk(w->digest, slot->index, slot->digest);
+    content_add(&w->tree, slot->index, slot->level, slot->digest);
     section->chunks++;
     section->content_bytes += slot->content_bytes;
     section->stored_bytes += slot->stored_bytes;
@@ -393,6 +394,7 @@ int image_writer_chunk(struct image_writer *w, uint64_t index, const void *data,
         return error;
     slot->index = index;
     slot->content_bytes = size;
+    slot->level = content_level(section->chunk_bytes);
     memcpy(slot->content, data, size);
     w->busy++;
     pool_submit(w->pool, &slot->task);
@@ -408,7 +410,8 @@ int image_writer_end(struct image_writer *w, struct ferry_error *err)
         error = write_page(w, err);
     if (error)
         return error;
-    sha256_final(take_ptr(&w->digest), table_last(&w->table)->digest);
+    struct table_entry *entry = table_last(&w->table);
+    content_digest(&w->tree, entry->section.size, entry->section.digest);
     w->open = false;
     table_end_body(&w->table, record_begin(w, RECORD_END));
     return record_write(w, NULL, 0, err);
@@ -478,7 +481,6 @@ void image_writer_destroy(struct image_writer *w)
         free(w->slots[i].stored);
     }
     free(w->slots);
-    sha256_free(w->digest);
     table_free(&w->table);
     writer_free(&w->record);
     writer_free(&w->page);

@@ -56,8 +56,10 @@ static int collect_state(void *opaque, const struct image_section *section, cons
                          struct ferry_error *err)
 {
     struct inspect *i = opaque;
-    json_t *object = json_pack("{s:s, s:s, s:i, s:I}", "name", section->name, "kind", "state",
-                               "version", (int)section->version, "bytes", number(section->size));
+    char digest[2 * SHA256_BYTES + 1];
+    json_t *object = json_pack("{s:s, s:s, s:i, s:I, s:s}", "name", section->name, "kind", "state",
+                               "version", (int)section->version, "bytes", number(section->size),
+                               "digest", hex_encode(section->digest, SHA256_BYTES, digest));
 
     if (!object || add_state(section, data, object)) {
         json_decref(object);
@@ -69,11 +71,13 @@ static int collect_state(void *opaque, const struct image_section *section, cons
 static int collect_data(void *opaque, const struct image_section *section, struct ferry_error *err)
 {
     struct inspect *i = opaque;
+    char digest[2 * SHA256_BYTES + 1];
     json_t *object = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "name", section->name, "kind",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s}", "name", section->name, "kind",
         section->kind == IMAGE_RAM ? "ram" : "disk", "bytes", number(section->size), "chunk_bytes",
         number(section->chunk_bytes), "chunks", number(section->chunks), "content_bytes",
-        number(section->content_bytes), "stored_bytes", number(section->stored_bytes));
+        number(section->content_bytes), "stored_bytes", number(section->stored_bytes), "digest",
+        hex_encode(section->digest, SHA256_BYTES, digest));
 
     return json_array_append_new(i->sections, object) ? no_memory(i, err) : 0;
 }

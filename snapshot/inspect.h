@@ -12,9 +12,9 @@
  *
  *     {"format": "ferry image", "version", "bytes", "content_bytes", "stored_bytes", "chunks",
  *      "root": hex, "manifest": {...},
- *      "sections": [{"name", "kind": "state", "version", "bytes", "state": {...}},
+ *      "sections": [{"name", "kind": "state", "version", "bytes", "digest", "state": {...}},
  *                   {"name", "kind": "ram" | "disk", "bytes", "chunk_bytes", "chunks",
- *                    "content_bytes", "stored_bytes"}]}
+ *                    "content_bytes", "stored_bytes", "digest"}]}
  *
  * "state" is left out of a section whose kind of device is not known here, or whose version is
  * newer; "problem" says why then.  *out is a new reference.

@@ -83,7 +83,7 @@ void forge_data(struct forge *f, uint32_t number, uint8_t kind, const char *name
 void forge_chunk(struct forge *f, uint32_t number, uint64_t index, uint32_t content_bytes,
                  const void *stored, uint32_t stored_bytes, const uint8_t digest[SHA256_BYTES])
 {
-    static const uint8_t none[SHA256_BYTES];
+    static const uint8_t none[SHA256_BYTES] = {1};
 
     forge_begin(f, "CHNK");
     writer_u32(&f->out, number);

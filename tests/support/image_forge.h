@@ -26,7 +26,7 @@ void forge_manifest(struct forge *f, const char *text);
 void forge_state(struct forge *f, uint32_t number, const char *name, const void *data, size_t size);
 void forge_data(struct forge *f, uint32_t number, uint8_t kind, const char *name,
                 uint32_t chunk_bytes, uint64_t size);
-/* Head and stored bytes; sums are right unless digest is given. */
+/* Head and stored bytes; digest: the identity, NULL: a wrong one. */
 void forge_chunk(struct forge *f, uint32_t number, uint64_t index, uint32_t content_bytes,
                  const void *stored, uint32_t stored_bytes, const uint8_t digest[SHA256_BYTES]);
 

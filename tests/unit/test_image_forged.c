@@ -22,6 +22,7 @@
 
 #include "common/cleanup.h"
 #include "common/file.h"
+#include "imagefmt/content.h"
 #include "imagefmt/format.h"
 #include "tests/support/image_forge.h"
 #include "tests/support/image_sample.h"
@@ -174,7 +175,7 @@ static void test_data_sections(void **state)
         writer_u32(&f.out, i);
         for (int zero = 0; zero < 3; zero++)
             writer_u64(&f.out, 0);
-        sha256("", 0, digest);
+        content_digest(&(struct content_tree){0}, 4096, digest);
         writer_copy(&f.out, digest, sizeof(digest));
         forge_end(&f);
     }
@@ -207,7 +208,7 @@ static void test_chunk_heads(void **state)
     };
 
     (void)state;
-    sha256(content, sizeof(content), digest);
+    content_node(content, sizeof(content), 0, digest);
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         struct forge f;
         start(&f);
@@ -246,9 +247,9 @@ static void test_chunk_content(void **state)
 
     (void)state;
     content[0] = 1;
-    sha256(content, 4096, digest);
+    content_node(content, 4096, 0, digest);
     uint32_t size = frame(stored, sizeof(stored), content, 4096);
-    stored_refused(stored, size, NULL, "the content does not match its SHA-256");
+    stored_refused(stored, size, NULL, "the content does not match its identity");
     stored_refused(stored, size - 1, digest, "it is not one zstd frame");
     memcpy(stored + size, stored, size);
     stored_refused(stored, 2 * size, digest, "it is not one zstd frame");
@@ -259,7 +260,7 @@ static void test_chunk_content(void **state)
     size = frame(stored, sizeof(stored), content, 4095);
     stored_refused(stored, size, digest, "declares another size");
     content[0] = 0;
-    sha256(content, 4096, digest);
+    content_node(content, 4096, 0, digest);
     size = frame(stored, sizeof(stored), content, 4096);
     stored_refused(stored, size, digest, "zeroes are stored");
 }
@@ -302,12 +303,13 @@ static void forge_page(struct forge *f, uint32_t number, uint64_t index, size_t 
 /* A right section of one chunk; without its page if so asked. */
 static void forge_disk(struct forge *f, uint32_t number, const char *name, bool with_page)
 {
-    uint8_t content[4096] = "x", stored[8192], counted[8 + SHA256_BYTES] = {0};
-    uint8_t *digest = counted + 8, section[SHA256_BYTES];
+    uint8_t content[4096] = "x", stored[8192], digest[SHA256_BYTES], section[SHA256_BYTES];
+    struct content_tree tree = {0};
     uint32_t size = frame(stored, sizeof(stored), content, sizeof(content));
 
-    sha256(content, sizeof(content), digest);
-    sha256(counted, sizeof(counted), section);
+    content_node(content, sizeof(content), 0, digest);
+    content_add(&tree, 0, 0, digest);
+    content_digest(&tree, 4096, section);
     forge_data(f, number, IMAGE_DISK, name, 4096, 4096);
     size_t offset = f->out.size;
     forge_chunk(f, number, 0, 4096, stored, size, digest);
@@ -330,7 +332,7 @@ static void test_page_rules(void **state)
     struct forge f;
 
     (void)state;
-    sha256(content, sizeof(content), digest);
+    content_node(content, sizeof(content), 0, digest);
     start(&f);
     forge_data(&f, 0, IMAGE_DISK, "vda", 4096, 8 * MIB);
     size_t offset = f.out.size;

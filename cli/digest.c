@@ -1,0 +1,145 @@
+/* ferry digest: the identity of what a disk or an image holds. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/image_file.h"
+#include "cli/output.h"
+#include "common/cleanup.h"
+#include "common/file.h"
+#include "imagefmt/content.h"
+#include "imagefmt/image.h"
+
+struct digest_options {
+    const char *file;
+    bool raw;
+    bool json;
+};
+
+static const char *kind_name(enum image_section_kind kind)
+{
+    return kind == IMAGE_STATE ? "state" : kind == IMAGE_RAM ? "ram" : "disk";
+}
+
+static int add_section(void *opaque, const struct image_section *section, struct ferry_error *err)
+{
+    char digest[2 * SHA256_BYTES + 1];
+    json_t *value = json_pack("{s:s, s:s, s:I, s:s}", "kind", kind_name(section->kind), "name",
+                              section->name, "bytes", (json_int_t)section->size, "digest",
+                              hex_encode(section->digest, SHA256_BYTES, digest));
+
+    return json_array_append_new(opaque, value) ? ferry_fail(err, -ENOMEM, NULL, "out of memory")
+                                                : 0;
+}
+
+static int add_state(void *opaque, const struct image_section *section, const uint8_t *data,
+                     struct ferry_error *err)
+{
+    (void)data;
+    return add_section(opaque, section, err);
+}
+
+/* The whole image is read and checked: a digest that nobody has checked says nothing. */
+static int digest_image(int fd, const char *about, json_t **out, struct ferry_error *err)
+{
+    static const struct image_visitor visitor = {.state = add_state, .end = add_section};
+    struct image_summary summary;
+    char root[2 * SHA256_BYTES + 1];
+    json_t *sections = json_array();
+
+    int error = image_read(fd, about, 0, &visitor, sections, &summary, err);
+    if (error) {
+        json_decref(sections);
+        return error;
+    }
+    *out = json_pack("{s:s, s:s, s:s, s:o}", "file", about, "format", "ferry image", "root",
+                     hex_encode(summary.root, SHA256_BYTES, root), "sections", sections);
+    return 0;
+}
+
+static int digest_raw(int fd, const char *about, json_t **out, struct ferry_error *err)
+{
+    uint8_t digest[SHA256_BYTES];
+    char hex[2 * SHA256_BYTES + 1];
+    off_t size = lseek(fd, 0, SEEK_END); /* also of block devices */
+
+    if (size < 0)
+        return ferry_usage(err, about, "cannot seek: only an image can come from a pipe");
+    int error = content_digest_file(fd, about, (uint64_t)size, 0, NULL, NULL, digest, err);
+    if (!error)
+        *out = json_pack("{s:s, s:s, s:I, s:s}", "file", about, "format", "raw", "bytes",
+                         (json_int_t)size, "digest", hex_encode(digest, SHA256_BYTES, hex));
+    return error;
+}
+
+static void print(const char *about, const json_t *value)
+{
+    const char *root = json_string_value(json_object_get(value, "root"));
+    const char *digest = json_string_value(json_object_get(value, "digest"));
+    const json_t *section;
+    size_t i;
+
+    output_text("%s  %s%s", root ? root : digest, about, root ? ": root" : "");
+    json_array_foreach(json_object_get(value, "sections"), i, section)
+        output_text("%s  %s: %s %s", json_string_value(json_object_get(section, "digest")), about,
+                    json_string_value(json_object_get(section, "kind")),
+                    json_string_value(json_object_get(section, "name")));
+}
+
+/* The start of an image, which a raw disk may also have if its guest wishes so: hence --raw. */
+static bool looks_like_image(int fd)
+{
+    static const char magic[] = "ferryimg";
+    char head[28];
+
+    return !pread_all(fd, head, sizeof(head), 0) && !memcmp(head + 20, magic, 8);
+}
+
+static int run(void *parsed, struct ferry_error *err)
+{
+    const struct digest_options *o = parsed;
+    const char *about = image_file_about(o->file);
+    struct stat st;
+    json_t *value = NULL;
+
+    CLEANUP_FD int fd = image_file_open("digest", o->file, err);
+    if (fd < 0)
+        return fd;
+    bool pipe = fstat(fd, &st) || S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode);
+    bool image = !o->raw && (pipe || looks_like_image(fd));
+    int error = image ? digest_image(fd, about, &value, err) : digest_raw(fd, about, &value, err);
+    if (error)
+        return error;
+    if (o->json)
+        return output_json(value, err);
+    print(about, value);
+    json_decref(value);
+    return 0;
+}
+
+static const struct option_spec options[] = {
+    OPTION("raw", NULL, OPTION_FLAG, struct digest_options, raw,
+           "take FILE as a raw disk even if it looks like an image"),
+    OPTION("json", NULL, OPTION_FLAG, struct digest_options, json, "print JSON"),
+    {.name = NULL},
+};
+static const struct operand_spec operands[] = {
+    OPERAND("FILE", struct digest_options, file,
+            "a raw disk or file, or an image; '-' for an image from stdin"),
+    {.name = NULL},
+};
+
+const struct command command_digest = {
+    .name = "digest",
+    .summary = "Tell the identity of a disk's or image's content",
+    .details =
+        "Equal content has an equal digest, as a raw disk and in an image, whatever the chunk\n"
+        "size and compression there.  Holes are not read.",
+    .options = options,
+    .operands = operands,
+    .parsed_size = sizeof(struct digest_options),
+    .run = run,
+};
