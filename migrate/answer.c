@@ -17,6 +17,7 @@ struct answerer {
     struct ticket_store *tickets;
     struct move_id id;
     bool answered;
+    bool running; /* the answer was RUNNING */
     int error;
     struct ferry_error *err;
 };
@@ -52,6 +53,7 @@ static int act(void *opaque, enum handover_action action)
     case ACTION_SEND_ABORTED:
         return answer_word(a, MESSAGE_ABORTED, "the move was not finished here and never will be");
     case ACTION_SEND_RUNNING:
+        a->running = true;
         running_encode(&w, &running);
         return answer(a, MESSAGE_RUNNING, &w);
     default:
@@ -73,8 +75,19 @@ static enum handover_state state_of(enum ticket_state logged)
     }
 }
 
+/* The source says that it has let go, unless its log fails or it dies just now. */
+static bool await_gone(struct answerer *a)
+{
+    struct frame frame;
+    struct word word;
+
+    return a->running && !a->error && !channel_receive(a->channel, GONE_WAIT_NS, &frame, NULL) &&
+           frame.type == MESSAGE_GONE && !word_decode(&frame, &word) &&
+           move_id_equal(&word.id, &a->id);
+}
+
 int answer_status(struct channel *channel, const struct frame *frame, struct ticket_store *tickets,
-                  const struct log *log, struct ferry_error *err)
+                  const struct log *log, bool *source_released, struct ferry_error *err)
 {
     struct answerer a = {.channel = channel, .tickets = tickets, .err = err};
     enum ticket_state logged;
@@ -97,5 +110,6 @@ int answer_status(struct channel *channel, const struct frame *frame, struct tic
     }
     log_info(log, "asked about epoch %llu of a move: the log says %s",
              (unsigned long long)a.id.epoch, ticket_state_name(logged));
+    *source_released = await_gone(&a);
     return a.error;
 }

@@ -17,7 +17,6 @@
 
 #define REPORT_EVERY_NS (100 * UINT64_C(1000000))
 #define ENTRY_WAIT_NS   UINT64_C(1000000000) /* for the first entry, before RUNNING is sent */
-#define GONE_WAIT_NS    (2 * UINT64_C(1000000000))
 
 struct destination {
     struct handover handover;
@@ -419,7 +418,8 @@ static int serve(struct destination *d, struct machine **out, struct receive_res
         return error;
     if (first.type == MESSAGE_STATUS) {
         result->answered_only = true;
-        return answer_status(d->channel, &first, d->host->tickets, d->host->log, err);
+        return answer_status(d->channel, &first, d->host->tickets, d->host->log,
+                             &result->source_released, err);
     }
     if (first.type != MESSAGE_HELLO)
         return ferry_refuse(err, -EBADMSG, d->stream->ops->peer(d->stream),

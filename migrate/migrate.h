@@ -93,7 +93,8 @@ struct receive_result {
     uint64_t epoch;
     bool answered_only; /* the peer only asked for the state of an earlier move; there is no machine
                          */
-    bool source_released; /* the source has confirmed that it is gone: nobody will ask again */
+    bool source_released; /* the source has confirmed that it is gone: nobody will ask again; also
+                           * after answered_only */
 };
 
 /*

@@ -73,6 +73,7 @@ static void resolve_by_asking(void)
     assert_true(answer.result.answered_only);
     if (has(!hosts.here)) {
         assert_int_equal(result.outcome, MIGRATE_MOVED);
+        assert_true(answer.result.source_released);
         assert_false(two_hosts_runs(&hosts, hosts.here));
         tally.asked_moved++;
         arrived();
