@@ -10,7 +10,8 @@
 #include <cmocka.h>
 
 #include "tests/support/box.h"
-#include "vmm/vcpu_state.h"
+#include "vmm/kvm.h"
+#include "vmm/machine_internal.h"
 
 static void boots_and_runs(void **state)
 {
@@ -230,13 +231,42 @@ static void too_much_is_refused(void **state)
     assert_int_equal(machine_create(config, &host, &machine, &err), -ENOMEM);
     assert_non_null(strstr(err.message, "too much"));
     *config = box->config;
-    config->tsc_khz *= 2;
-    assert_int_equal(machine_create(config, &host, &machine, &err), -ENOTSUP);
-    assert_int_equal(err.kind, FERRY_REFUSED);
-    *config = box->config;
     config->cpus = LIMIT_VCPUS + 1;
     assert_int_equal(machine_create(config, &host, &machine, &err), -EINVAL);
     assert_null(machine);
+    free(config);
+    box_destroy(box);
+}
+
+/* Without scaling a frequency may be off by what KVM itself tolerates, and no more. */
+static void tsc_frequency_is_checked(void **state)
+{
+    (void)state;
+    struct ferry_error err;
+    struct box *box = box_create(1);
+    const struct machine_host host = {0};
+    struct machine_config *config = calloc(1, sizeof(*config));
+    struct machine *machine = NULL;
+
+    assert_non_null(config);
+    assert_true(box->config.tsc_khz > 0);
+    bool scales = kvm_capability(box->machine->vm_fd, KVM_CAP_TSC_CONTROL);
+    static const struct {
+        int ppm;
+        bool taken;
+    } cases[] = {{200, true}, {-200, true}, {300, false}, {-300, false}, {500000, false}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        *config = box->config;
+        config->tsc_khz =
+            (uint32_t)(config->tsc_khz + (int64_t)config->tsc_khz * cases[i].ppm / 1000000);
+        int rc = machine_create(config, &host, &machine, &err);
+        if (rc && (cases[i].taken || scales || err.kind != FERRY_REFUSED))
+            fail_msg("%d ppm: %s", cases[i].ppm, err.message);
+        if (!rc && !cases[i].taken && !scales)
+            fail_msg("%d ppm is taken", cases[i].ppm);
+        if (!rc)
+            machine_destroy(machine);
+    }
     free(config);
     box_destroy(box);
 }
@@ -255,6 +285,7 @@ int main(void)
         cmocka_unit_test(state_needs_a_pause),
         cmocka_unit_test(reset_goes_back_to_power_on),
         cmocka_unit_test(too_much_is_refused),
+        cmocka_unit_test(tsc_frequency_is_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
