@@ -168,26 +168,32 @@ static int find_host(struct ticket_store *store, struct ferry_error *err)
     if (getrandom(store->host, TICKET_ID_BYTES, 0) != TICKET_ID_BYTES)
         return ferry_fail_sys(err, -errno, path, "cannot choose an id for this host");
     hex_encode(store->host, TICKET_ID_BYTES, text);
-    strcat(text, "\n");
+    text[ID_TEXT_BYTES - 1] = '\n';
     return atomic_file_write(path, text, ID_TEXT_BYTES, err);
 }
 
-int ticket_store_open(const char *runtime_dir, struct ticket_store **out, struct ferry_error *err)
+static int open_store(struct ticket_store *store, const char *runtime_dir, struct ferry_error *err)
 {
-    CLEANUP_FREE struct ticket_store *store = calloc(1, sizeof(*store));
-
-    if (!store)
-        return ferry_fail(err, -ENOMEM, runtime_dir, "out of memory");
     if (strlen(runtime_dir) + sizeof("/.tickets") > sizeof(store->dir))
         return ferry_usage(err, NULL, "the path of the runtime folder is too long");
     snprintf(store->dir, sizeof(store->dir), "%s/.tickets", runtime_dir);
     if (mkdir(store->dir, 0700) && errno != EEXIST)
         return ferry_fail_sys(err, -errno, store->dir, "cannot create the folder of the tickets");
-    int error = find_host(store, err);
+    return find_host(store, err);
+}
+
+int ticket_store_open(const char *runtime_dir, struct ticket_store **out, struct ferry_error *err)
+{
+    struct ticket_store *store = calloc(1, sizeof(*store));
+
+    if (!store)
+        return ferry_fail(err, -ENOMEM, runtime_dir, "out of memory");
+    int error = open_store(store, runtime_dir, err);
     if (error)
-        return error;
-    *out = take_ptr(&store);
-    return 0;
+        free(store);
+    else
+        *out = store;
+    return error;
 }
 
 void ticket_store_close(struct ticket_store *store)
@@ -483,7 +489,7 @@ int ticket_list(struct ticket_store *store, struct ticket_record **records, size
     dir = opendir(store->dir);
     if (!dir)
         return ferry_fail_sys(err, -errno, store->dir, "cannot read the folder of the tickets");
-    while ((entry = readdir(dir)) && found < 2 * LIMIT_TICKETS) {
+    while ((entry = readdir(dir)) && found < (size_t)LIMIT_TICKETS * 2) {
         struct ticket_file file;
         uint8_t vm_id[TICKET_ID_BYTES];
         if (hex_decode(entry->d_name, vm_id, TICKET_ID_BYTES))

@@ -180,15 +180,11 @@ static void tune(int fd)
     }
 }
 
-int stream_from_fd(int fd, const char *peer, struct stream **out, struct ferry_error *err)
+static int set_up(struct socket_stream *s, int fd, const char *peer, struct ferry_error *err)
 {
-    CLEANUP_FD int owned = fd;
-    CLEANUP_FREE struct socket_stream *s = calloc(1, sizeof(*s));
     int type;
     socklen_t size = sizeof(type);
 
-    if (!s)
-        return ferry_fail(err, -ENOMEM, peer, "out of memory");
     s->stream.ops = &socket_ops;
     s->is_socket = !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
     if (s->is_socket)
@@ -199,7 +195,22 @@ int stream_from_fd(int fd, const char *peer, struct stream **out, struct ferry_e
     if (s->cancel_fd < 0)
         return ferry_fail_sys(err, -errno, peer, "cannot create an eventfd");
     snprintf(s->peer, sizeof(s->peer), "%s", peer);
+    return 0;
+}
+
+int stream_from_fd(int fd, const char *peer, struct stream **out, struct ferry_error *err)
+{
+    CLEANUP_FD int owned = fd;
+    struct socket_stream *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return ferry_fail(err, -ENOMEM, peer, "out of memory");
+    int error = set_up(s, fd, peer, err);
+    if (error) {
+        free(s);
+        return error;
+    }
     s->fd = take_fd(&owned);
-    *out = &take_ptr(&s)->stream;
+    *out = &s->stream;
     return 0;
 }

@@ -42,9 +42,9 @@ static inline void stream_cleanup(struct stream **s) /* CLEANUP(stream_cleanup) 
     stream_close(*s);
 }
 
-/* "unix:PATH", "tcp://HOST:PORT" (uri.h).  tcp beyond loopback is refused unless insecure.
+/* text: "unix:PATH" or "tcp://HOST:PORT" (uri.h).  tcp beyond loopback is refused unless insecure.
  * timeout_ms bounds the connecting of each address. */
-int stream_connect(const char *uri, bool insecure, int timeout_ms, struct stream **out,
+int stream_connect(const char *text, bool insecure, int timeout_ms, struct stream **out,
                    struct ferry_error *err);
 /* Wrap a connected socket or pipe; takes fd over, on failure too. */
 int stream_from_fd(int fd, const char *peer, struct stream **out, struct ferry_error *err);
@@ -52,7 +52,7 @@ int stream_from_fd(int fd, const char *peer, struct stream **out, struct ferry_e
 struct listener;
 /* A unix socket has mode 0600; one of that name that nobody serves is replaced, and nothing else.
  */
-int listener_open(const char *uri, bool insecure, struct listener **out, struct ferry_error *err);
+int listener_open(const char *text, bool insecure, struct listener **out, struct ferry_error *err);
 int listener_fd(const struct listener *l);          /* readable when a peer waits */
 const char *listener_uri(const struct listener *l); /* with the real port if 0 was asked for */
 int listener_accept(struct listener *l, struct stream **out, struct ferry_error *err);

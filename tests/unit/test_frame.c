@@ -288,7 +288,8 @@ static void test_rate_limit_is_kept(void **state)
 
 static void test_over_long_frame_is_not_sent(void **state)
 {
-    const struct iovec piece = {(void *)(uintptr_t)4096, LIMIT_FRAME_BYTES + 1};
+    uint8_t byte = 0;
+    const struct iovec piece = {&byte, LIMIT_FRAME_BYTES + 1}; /* is not even looked at */
     struct pair p;
 
     (void)state;

@@ -16,7 +16,7 @@
 #include "migrate/precopy.h"
 
 #define RAM_BYTES (8 * MIB)
-#define PAGE      MEMORY_PAGE_BYTES
+#define PAGE      ((size_t)MEMORY_PAGE_BYTES)
 
 struct link {
     struct memory *from, *to;
@@ -113,7 +113,9 @@ static void test_malformed_pages_are_refused(void **state)
     static const struct {
         uint32_t codec, count;
         uint64_t offset, offset2;
-        uint32_t size, kind, content;
+        uint64_t size;
+        uint32_t kind;
+        size_t content;
     } bad[] = {
         {1, 1, 0, 0, PAGE, 0, PAGE},                  /* codec */
         {0, 0, 0, 0, PAGE, 0, PAGE},                  /* no run */
@@ -142,9 +144,9 @@ static void test_malformed_pages_are_refused(void **state)
         struct ferry_error err = {0};
         writer_u32(&w, bad[i].codec);
         writer_u32(&w, bad[i].count);
-        put_run(&w, bad[i].offset, bad[i].size, bad[i].kind);
+        put_run(&w, bad[i].offset, (uint32_t)bad[i].size, bad[i].kind);
         if (bad[i].count == 2)
-            put_run(&w, bad[i].offset2, bad[i].size, bad[i].kind);
+            put_run(&w, bad[i].offset2, (uint32_t)bad[i].size, bad[i].kind);
         if (bad[i].content)
             memset(writer_grow(&w, bad[i].content), 0xaa, bad[i].content);
         const struct frame f = {MESSAGE_PAGES, w.data, (uint32_t)w.size};

@@ -86,7 +86,8 @@ static void test_tcp_beyond_loopback_needs_insecure(void **state)
 static void talk(struct listener *l)
 {
     struct stream *client, *server;
-    struct iovec hello = {(void *)(uintptr_t) "hello", 5};
+    char said[] = "hello";
+    struct iovec hello = {said, 5};
     char text[6] = "";
 
     assert_int_equal(stream_connect(listener_uri(l), false, 1000, &client, NULL), 0);

@@ -141,11 +141,11 @@ static void test_history_is_bounded_and_then_unknown(void **state)
 {
     struct fixture *f = *state;
 
-    for (uint64_t epoch = 1; epoch <= 3 * LIMIT_TICKET_HISTORY; epoch++) {
+    for (uint64_t epoch = 1; epoch <= UINT64_C(3) * LIMIT_TICKET_HISTORY; epoch++) {
         assert_int_equal(reserve(f, epoch), 0);
         assert_int_equal(ticket_own(f->store, vm, epoch, NULL), 0);
     }
-    assert_int_equal(look(f, 3 * LIMIT_TICKET_HISTORY - 1), TICKET_OWNED);
+    assert_int_equal(look(f, UINT64_C(3) * LIMIT_TICKET_HISTORY - 1), TICKET_OWNED);
     assert_int_equal(look(f, 1), TICKET_UNKNOWN);
     assert_int_equal(ticket_abort(f->store, vm, 1, NULL), -ESTALE);
 }
