@@ -26,6 +26,8 @@ struct receive_options {
     struct option_strings disks;
     const char *disk_dir;
     const char *serial;
+    const char *kernel;
+    const char *initrd;
     bool once;
     bool insecure;
     bool detach;
@@ -244,6 +246,8 @@ static int run(void *parsed, struct ferry_error *err)
                                        .serial = o->serial               ? o->serial
                                                  : o->once && !o->detach ? "stdio"
                                                                          : "none",
+                                       .kernel = o->kernel,
+                                       .initrd = o->initrd,
                                        .disk_dir = o->disk_dir};
     int error = check(&r, err);
     if (!error)
@@ -275,6 +279,10 @@ static const struct option_spec options[] = {
     OPTION("serial", "WHERE", OPTION_STRING, struct receive_options, serial,
            "COM1: stdio, file:PATH (%n: the machine's name) or none\n"
            "(default: none; stdio with --once, not detached)"),
+    OPTION("kernel", "FILE", OPTION_STRING, struct receive_options, kernel,
+           "what to boot when a guest asks for a reset (default: the\nmachine ends then)"),
+    OPTION("initrd", "FILE", OPTION_STRING, struct receive_options, initrd,
+           "initial RAM disk for --kernel"),
     OPTION("insecure", NULL, OPTION_FLAG, struct receive_options, insecure,
            "allow tcp:// beyond this host: nothing is encrypted, and\nanybody may send a machine"),
     OPTION("detach", NULL, OPTION_FLAG, struct receive_options, detach,

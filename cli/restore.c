@@ -34,6 +34,8 @@ struct restore_options {
     const char *name;
     struct option_strings disks;
     const char *serial;
+    const char *kernel;
+    const char *initrd;
     bool overwrite;
     bool clone;
     bool detach;
@@ -225,6 +227,7 @@ static int bring_to_life(struct restore *r, struct machine *machine, struct ferr
     struct vm *vm = r->vm;
 
     vm_adopt(vm, machine);
+    vm_set_boot(vm, r->options->kernel, r->options->initrd);
     int error = commit_disks(r, err);
     if (!error)
         error = machine_activate_disks(machine, err);
@@ -333,6 +336,10 @@ static const struct option_spec options[] = {
            "a second machine with an identity of its own"),
     OPTION("serial", "WHERE", OPTION_STRING, struct restore_options, serial,
            "COM1: stdio, file:PATH or none (default: stdio; none with\n--detach)"),
+    OPTION("kernel", "FILE", OPTION_STRING, struct restore_options, kernel,
+           "what to boot when the guest asks for a reset (default: the\nmachine ends then)"),
+    OPTION("initrd", "FILE", OPTION_STRING, struct restore_options, initrd,
+           "initial RAM disk for --kernel"),
     OPTION("detach", NULL, OPTION_FLAG, struct restore_options, detach,
            "go to the background once the guest runs"),
     OPTION("paused", NULL, OPTION_FLAG, struct restore_options, paused,

@@ -24,6 +24,7 @@
 #include "vmm/config.h"
 
 #define CLAIM_TRIES    100
+#define TERM_WAIT_MS   2000 /* it may have files to remove */
 #define KILL_WAIT_MS   10000
 #define SMALL_FILE_MAX 256
 
@@ -290,6 +291,16 @@ pid_t machine_pid(const char *name)
     return pid > 1 ? (pid_t)pid : 0;
 }
 
+/* -ETIMEDOUT: it has not ended. */
+static int signal_and_wait(int pidfd, int number, int wait_ms)
+{
+    struct pollfd wait = {.fd = pidfd, .events = POLLIN};
+
+    if (syscall(SYS_pidfd_send_signal, pidfd, number, NULL, 0))
+        return errno == ESRCH ? 0 : -errno;
+    return poll(&wait, 1, wait_ms) == 1 ? 0 : -ETIMEDOUT;
+}
+
 int machine_force_kill(const char *name, struct ferry_error *err)
 {
     pid_t pid = machine_pid(name);
@@ -300,11 +311,11 @@ int machine_force_kill(const char *name, struct ferry_error *err)
     /* The pid may have been of a process that died before the pidfd was there: look again. */
     if (pidfd < 0 || machine_pid(name) != pid)
         return machine_missing(name, err);
-    if (syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0))
-        return ferry_fail_sys(err, -errno, name, "cannot kill process %ld", (long)pid);
-    struct pollfd wait = {.fd = pidfd, .events = POLLIN};
-    if (poll(&wait, 1, KILL_WAIT_MS) != 1)
-        return ferry_fail(err, -ETIMEDOUT, name, "process %ld does not die", (long)pid);
+    int error = signal_and_wait(pidfd, SIGTERM, TERM_WAIT_MS);
+    if (error == -ETIMEDOUT)
+        error = signal_and_wait(pidfd, SIGKILL, KILL_WAIT_MS);
+    if (error)
+        return ferry_fail_sys(err, error, name, "cannot kill process %ld", (long)pid);
     const uint8_t nobody[16] = {0};
     CLEANUP(machine_dir_release) struct machine_dir dir = MACHINE_DIR_NONE;
     (void)machine_dir_claim(name, nobody, false, &dir, NULL); /* take over, then remove */

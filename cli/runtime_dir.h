@@ -49,8 +49,8 @@ bool machine_is_alive(const char *name);
 /* Its pid, 0 if there is none. */
 pid_t machine_pid(const char *name);
 /*
- * Kill -9 the process that holds the folder, and clear up behind it.  -ENOENT: there is none.
- * Returns when it is gone.
+ * End the process that holds the folder, by SIGTERM and, if that does not help soon, SIGKILL, and
+ * clear up behind it.  -ENOENT: there is none.  Returns when it is gone.
  */
 int machine_force_kill(const char *name, struct ferry_error *err);
 /* The names of all live machines, sorted; free each and the array.  Returns their number. */

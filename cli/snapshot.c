@@ -1,13 +1,14 @@
 /* ferry snapshot: a machine into an image. */
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/pump.h"
 #include "common/cleanup.h"
 #include "common/limits.h"
 #include "common/units.h"
@@ -39,29 +40,60 @@ static int absolute_path(const char *file, char *out, size_t size, struct ferry_
     return 0;
 }
 
+/* Can a write to stdout wait for ever?  Not if it is a file. */
+static bool stdout_may_block(void)
+{
+    struct stat st;
+
+    return fstat(STDOUT_FILENO, &st) || !S_ISREG(st.st_mode);
+}
+
+static int check(const struct snapshot_cli *o, struct ferry_error *err)
+{
+    if (strcmp(o->file, "-"))
+        return 0;
+    if (isatty(STDOUT_FILENO))
+        return ferry_usage(err, "snapshot",
+                           "an image is not for a terminal; give a file or a pipe");
+    if (o->json)
+        return ferry_usage(err, "snapshot", "--json and an image cannot both go to stdout");
+    return 0;
+}
+
 static int call(const struct snapshot_cli *o, struct progress_view *view, json_t **result,
                 struct ferry_error *err)
 {
     CLEANUP(client_close) struct client client = CLIENT_NONE;
+    CLEANUP(pump_cleanup) struct pump pump = PUMP_NONE;
     bool to_stdout = !strcmp(o->file, "-");
     char path[LIMIT_PATH_BYTES] = "";
+    int fd = -1;
 
-    if (to_stdout && isatty(STDOUT_FILENO))
-        return ferry_usage(err, "snapshot",
-                           "an image is not for a terminal; give a file or a pipe");
-    if (to_stdout && o->json)
-        return ferry_usage(err, "snapshot", "--json and an image cannot both go to stdout");
     int error = to_stdout ? 0 : absolute_path(o->file, path, sizeof(path), err);
     if (!error)
         error = client_connect(o->name, &client, err);
+    if (!error && to_stdout && stdout_may_block())
+        error = pump_start(&pump, err);
     if (error)
         return error;
-    json_t *arguments = json_pack("{s:b, s:b, s:I}", "no_disks", o->no_disks, "stop", o->stop,
-                                  "level", (json_int_t)o->level);
+    if (to_stdout)
+        fd = pump.write_fd >= 0 ? pump.write_fd : STDOUT_FILENO;
+    /* What is still in our pipe is not in the image yet: then the end is ours to order. */
+    bool pumped = pump.write_fd >= 0;
+    json_t *arguments =
+        json_pack("{s:b, s:b, s:b, s:I}", "no_disks", o->no_disks, "stop", o->stop && !pumped,
+                  "hold", o->stop && pumped, "level", (json_int_t)o->level);
     if (!to_stdout)
         json_object_set_new(arguments, "file", json_string(path));
-    return client_call(&client, "snapshot", arguments, to_stdout ? STDOUT_FILENO : -1, view, -1,
-                       result, err);
+    error = client_call(&client, "snapshot", arguments, fd, view, -1, result, err);
+    if (error || !pumped)
+        return error;
+    error = pump_finish(&pump, err);
+    if (o->stop && error)
+        (void)client_call(&client, "resume", NULL, -1, NULL, -1, NULL, NULL);
+    else if (o->stop)
+        error = client_call(&client, "quit", NULL, -1, NULL, -1, NULL, err);
+    return error;
 }
 
 static double number(const json_t *result, const char *key)
@@ -87,7 +119,9 @@ static int run(void *parsed, struct ferry_error *err)
     struct progress_view view;
     json_t *result = NULL;
 
-    int error = progress_view_init(&view, &o->progress, err);
+    int error = check(o, err);
+    if (!error)
+        error = progress_view_init(&view, &o->progress, err);
     if (!error)
         error = call(o, &view, &result, err);
     if (error)

@@ -85,7 +85,7 @@ static void guest_reset(struct vm *vm)
     control_event(vm->control, "RESET", NULL);
     if (vm->no_reboot || !vm->boot.kernel) {
         if (!vm->no_reboot)
-            output_note("%s: the guest asked for a reset; it was not booted here, so it ends",
+            output_note("%s: the guest asked for a reset; its kernel is not known here, so it ends",
                         vm->dir.name);
         vm_end(vm, NULL);
         return;
@@ -226,6 +226,11 @@ void vm_adopt(struct vm *vm, struct machine *machine)
     vm_serial_attach(vm->serial, machine);
 }
 
+void vm_set_boot(struct vm *vm, const char *kernel, const char *initrd)
+{
+    vm->boot = (struct boot_source){kernel, initrd, machine_config(vm->machine)->append};
+}
+
 int vm_serve(struct vm *vm, struct ferry_error *err)
 {
     int error = control_create(vm->loop, vm->dir.socket_path, vm_commands, vm_command_count, vm,
@@ -292,7 +297,7 @@ int vm_is_free(const struct vm *vm, struct ferry_error *err)
     if (vm->ending)
         return ferry_fail(err, -EBUSY, name, "is ending");
     if (vm->job)
-        return ferry_fail(err, -EBUSY, name, "is busy: a %s is under way", vm->job->name);
+        return ferry_fail(err, -EBUSY, name, "is busy: %s is under way", vm->job->name);
     if (!vm->machine)
         return ferry_fail(err, -EBUSY, name, "has not arrived yet");
     if (vm->in_doubt)

@@ -56,6 +56,9 @@ int vm_make_machine(struct vm *vm, const struct machine_config *config,
                     struct machine **out, struct ferry_error *err);
 /* Take the machine over: from now on it is reset, controlled and destroyed here. */
 void vm_adopt(struct vm *vm, struct machine *machine);
+/* What a guest that was not booted here boots after a reset, with the command line it came with;
+ * kernel NULL: it ends then.  The strings stay the caller's. */
+void vm_set_boot(struct vm *vm, const char *kernel, const char *initrd);
 /* Open the control socket. */
 int vm_serve(struct vm *vm, struct ferry_error *err);
 /* Serve until the machine ends; 0, or why it ended. */

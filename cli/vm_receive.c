@@ -145,6 +145,7 @@ static void done(struct vm_job *job)
 
     if (!job->error && r->machine) {
         vm_adopt(vm, r->machine);
+        vm_set_boot(vm, r->choice->kernel, r->choice->initrd);
         serve_incoming(vm); /* unless the post was quicker */
     } else {
         forget(vm);

@@ -11,6 +11,8 @@
 struct receive_choice {
     const char *name; /* NULL: the machine's own */
     const char *serial;
+    const char *kernel; /* for a reset (vm_set_boot) */
+    const char *initrd;
     const char *disk_dir; /* NULL: only what disks names */
     struct disk_places disks;
 };

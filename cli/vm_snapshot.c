@@ -16,7 +16,8 @@ struct snapshot_job {
     char *path;        /* NULL: to fd */
     int fd;
     bool was_running;
-    bool stop; /* end the machine when the image is there */
+    bool hold; /* the guest does not go on after the image */
+    bool stop; /* and the machine ends: the image is where it should be */
     struct snapshot_options options;
     struct snapshot_result result;
 };
@@ -26,7 +27,7 @@ static int work(struct vm_job *job, struct ferry_error *err)
     struct snapshot_job *s = (struct snapshot_job *)job;
     struct machine *machine = job->vm->machine;
 
-    if (s->stop) { /* what the guest did after the image would be lost */
+    if (s->hold) { /* what the guest did after the image would be lost */
         int error = machine_pause(machine, err);
         if (error)
             return error;
@@ -54,7 +55,7 @@ static void done(struct vm_job *job)
 
     if (job->error) {
         vm_job_reply_error(job);
-        if (s->stop && s->was_running && !vm->ending)
+        if (s->hold && s->was_running && !vm->ending)
             (void)machine_resume(vm->machine, NULL);
         return;
     }
@@ -81,6 +82,7 @@ static int read_arguments(struct snapshot_job *s, struct control_call *call,
 
     s->fd = control_take_fd(call);
     s->stop = json_is_true(json_object_get(arguments, "stop"));
+    s->hold = s->stop || json_is_true(json_object_get(arguments, "hold"));
     s->options.no_disks = json_is_true(json_object_get(arguments, "no_disks"));
     s->options.level = (int)json_integer_value(json_object_get(arguments, "level"));
     if (!path == (s->fd < 0) || (path && *path != '/'))

@@ -70,7 +70,7 @@ wait_for 5 test -S "$T/slow.sock"
 background ferry migrate one "unix:$T/slow.sock" --bandwidth 200K
 mover=$background_pid
 wait_for 10 sh -c "FERRY_RUNTIME_DIR='$T/a' '$FERRY' status one --json | grep -q '\"job\":\"migrate\"'"
-expect 1 "is busy: a migrate is under way" ferry pause one
+expect 1 "is busy: migrate is under way" ferry pause one
 kill -INT "$mover" 2> /dev/null || kill "$mover"
 kill "$mover" 2> /dev/null
 wait_for 10 sh -c "! FERRY_RUNTIME_DIR='$T/a' '$FERRY' status one --json | grep -q '\"job\"'"

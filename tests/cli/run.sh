@@ -31,6 +31,7 @@ nothing_left
 expect 0 "^one$" ferry run --name one $payload --append "$forever" --disk "$T/disk.raw,serial=A,,B" --detach
 expect 1 "one: a machine of this name is running already" ferry run --name one $payload
 expect 3 "disk.raw" ferry run --name two $payload --disk "$T/disk.raw"
+expect 3 "disk.raw" ferry run --name two $payload --disk "$T/disk.raw" --detach
 [ ! -e "$T/a/two" ] || fail "a refused machine left its folder"
 [ "$(stat -c %a "$T/a/one")" = 700 ] || fail "the folder is not private"
 [ "$(stat -c %a "$T/a/one/control.sock")" = 600 ] || fail "the socket is not private"

@@ -39,6 +39,22 @@ expect 0 "one: running" ferry status one
 cmp -s "$T/one.ferry" "$T/kept.ferry" || fail "an image changed"
 [ -z "$(find "$T" -name '*.tmp')" ] || fail "temporary files: $(find "$T" -name '*.tmp')"
 
+# The client goes: the image is given up, the guest goes on
+job() {
+    ferry status one --json | grep -q '"job"'
+}
+no_job() {
+    ! job
+}
+mkfifo "$T/pipe"
+sleep 60 < "$T/pipe" & own_pids+=($!)
+background ferry snapshot one - > "$T/pipe" # nobody reads it
+wait_for 10 job
+expect 1 "is busy: snapshot is under way" ferry snapshot one "$T/x.ferry"
+kill "$background_pid"
+wait_for 10 no_job
+expect 0 "one: running" ferry status one
+
 # Refusals of restore
 expect 3 "is alive on this host as 'one'.*--clone" ferry restore "$T/one.ferry" --name two --detach
 expect 1 "a machine of this name is running already" ferry restore "$T/one.ferry" --clone --detach
@@ -81,6 +97,16 @@ ferry status two --json > "$T/s2"
 ferry kill one
 ferry kill two
 
+# A reset after a restore: nothing to boot, or what --kernel says, with the command line it came with
+ferry run --name r --kernel "$PAYLOAD" --memory 32M --append "fill=1 ws=1 period=20 ticks=40" --detach > /dev/null
+ferry snapshot r "$T/r.ferry" --stop > /dev/null || fail "snapshot of r"
+wait_for 5 test ! -e "$T/a/r"
+ferry restore "$T/r.ferry" --serial "file:$T/r.log" > /dev/null 2> "$T/err" || fail "restore of r: $(cat "$T/err")"
+grep -q "its kernel is not known here" "$T/err" || fail "a reset without a kernel: $(cat "$T/err")"
+ferry restore "$T/r.ferry" --serial "file:$T/r2.log" --kernel "$PAYLOAD" --detach > /dev/null || fail "restore of r"
+wait_for 20 grep -aq "^payload: 'fill=1 ws=1 period=20 ticks=40'" "$T/r2.log"
+ferry kill r
+
 # A disk that is not in the image is used as it is; from a pipe; paused; stopped by the snapshot
 expect 0 "restored, paused" ferry restore "$T/elsewhere/relative.ferry" --disk "vda=$T/disk.raw" --paused --detach
 expect 0 "one: paused" ferry status one
@@ -91,6 +117,16 @@ ferry restore - --disk "vda=$T/piped.raw" --detach < "$T/one.ferry" > /dev/null 
 expect 0 "for 0 us" sh -c "FERRY_RUNTIME_DIR='$T/a' '$FERRY' pause one && FERRY_RUNTIME_DIR='$T/a' '$FERRY' snapshot one '$T/two.ferry'"
 does ferry resume one
 does ferry snapshot one "$T/last.ferry" --stop
+wait_for 5 test ! -e "$T/a/one"
+expect 0 "whole" ferry verify "$T/last.ferry"
+
+# --stop into a pipe ends the machine only when all of it has been read
+ferry run --name one $payload --append "$append" --detach > /dev/null
+wait_for 10 sh -c "FERRY_RUNTIME_DIR='$T/a' '$FERRY' console one --log | grep -q 'tick 2'"
+ferry snapshot one - --stop 2> "$T/err" | head -c 1000 > /dev/null
+[ "${PIPESTATUS[0]}" = 1 ] || fail "an image that nobody read was taken for written"
+expect 0 "one: running" ferry status one
+ferry snapshot one - --stop | cat > "$T/last.ferry"
 wait_for 5 test ! -e "$T/a/one"
 expect 0 "whole" ferry verify "$T/last.ferry"
 exit 0
