@@ -34,7 +34,6 @@ struct vm {
     bool foreground;
     bool in_doubt; /* a move whose outcome nobody knows yet */
     bool stopped;  /* gave up or switched itself off: will not run again by itself */
-    bool paused;   /* by the operator */
     uint64_t started_ns;
     atomic_uint guest_events; /* 1 << enum machine_event, not yet handled */
     struct vm_job *job;       /* under way, or NULL */

@@ -65,6 +65,20 @@ kill -STOP "$(cat "$T/a/one/pid")"
 does ferry kill one
 nothing_left
 
+# Of many that want one name at once, one gets it
+runs=()
+for i in 1 2 3 4 5 6; do
+    ferry run --name one $payload --append "$forever" --detach > "$T/race.$i" 2> /dev/null &
+    runs+=($!)
+done
+winners=0
+for run in "${runs[@]}"; do
+    wait "$run" && winners=$((winners + 1))
+done
+[ $winners = 1 ] || fail "$winners machines have one name"
+does ferry kill one
+nothing_left
+
 # Started paused; names are made up
 name=$(ferry run $payload --append "$forever" --paused --detach)
 [[ $name =~ ^vm-[0-9a-f]{4}$ ]] || fail "'$name' is no made-up name"

@@ -58,4 +58,14 @@ while read -r command; do
         grep -q -- "$(echo "$option" | sed 's/-/\\\\-/g')" "$page" || fail "$page does not tell of $option"
     done
 done < "$T/commands"
+for page in "$root"/doc/*.1; do
+    if command -v mandoc > /dev/null; then
+        mandoc -Tlint -W warning "$page" | grep -v 'missing date' > "$T/lint"
+    elif command -v man > /dev/null; then
+        LC_ALL=C.UTF-8 man --warnings -E UTF-8 -l -Tutf8 -Z "$page" 2> "$T/lint" > /dev/null
+    else
+        : > "$T/lint"
+    fi
+    [ ! -s "$T/lint" ] || fail "$page: $(cat "$T/lint")"
+done
 exit 0
