@@ -270,6 +270,7 @@ void machine_dir_release(struct machine_dir *dir)
         CLEANUP_FREE char *claim_path = NULL;
         CLEANUP_FD int claim =
             runtime_path(".claim", NULL, &claim_path, NULL) ? -1 : lock_file(claim_path, true);
+        (void)claim;              /* held to the end of this block */
         remove_folder(dir->path); /* `lock` goes while it is held: nobody is cheated */
     }
     if (dir->lock_fd >= 0)
