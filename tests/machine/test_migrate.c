@@ -81,6 +81,17 @@ static void test_to_and_fro(void **state)
     two_hosts_match_undisturbed(&hosts);
 }
 
+static void test_over_tcp(void **state)
+{
+    (void)state;
+    two_hosts_start(&hosts, 1, OPTIONS);
+    for (int i = 0; i < 2; i++)
+        snprintf(hosts.host[i].uri, sizeof(hosts.host[i].uri), "tcp://127.0.0.1:0");
+    move_well(NULL);
+    two_hosts_go_on(&hosts);
+    two_hosts_match_undisturbed(&hosts);
+}
+
 static void test_limited_bandwidth(void **state)
 {
     const struct migrate_options slow = {.bandwidth = 40 * MIB};
@@ -187,6 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_to_and_fro),
+        TEST(test_over_tcp),
         TEST(test_limited_bandwidth),
         TEST(test_paused_guest_stays_paused),
         TEST(test_refusal_says_why),

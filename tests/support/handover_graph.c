@@ -38,8 +38,8 @@ static const char *check_liveness(struct graph *g)
     uint32_t *first = calloc(g->count + 1, sizeof(*first)), *queue = NULL, *in = NULL;
     size_t head = 0, tail = 0;
 
-    g->decided = calloc(g->count, 1);
-    queue = calloc(g->count, sizeof(*queue));
+    g->decided = calloc(g->count + 1, 1);
+    queue = calloc(g->count + 1, sizeof(*queue));
     in = calloc(g->edge_count + 1, sizeof(*in));
     assert_true(first && queue && in && g->decided);
     for (size_t i = 0; i < g->edge_count; i++)

@@ -223,6 +223,8 @@ void arrival_start(struct arrival *a, struct host *host, const struct fault *fau
                           .timeout_ns = timeout_ns};
     if (listener_open(host->uri, false, &a->listener, &err))
         fail_msg("%s", err.message);
+    /* The port that the kernel has chosen. */
+    snprintf(host->uri, sizeof(host->uri), "%s", listener_uri(a->listener));
     assert_int_equal(pthread_create(&a->thread, NULL, serve, a), 0);
 }
 
