@@ -32,12 +32,16 @@ int decode_open(struct decode *d, unsigned workers, struct ferry_error *err)
 void decode_close(struct decode *d)
 {
     pool_destroy(d->pool);
-    for (unsigned i = 0; d->slots && i < d->slot_count; i++) {
-        free(d->slots[i].stored);
-        free(d->slots[i].content);
-        ZSTD_freeDCtx(d->slots[i].zstd);
-    }
+    for (unsigned i = 0; d->slots && i < d->slot_count; i++)
+        decode_release(&d->slots[i]);
     free(d->slots);
+}
+
+void decode_release(struct decode_slot *slot)
+{
+    free(slot->stored);
+    free(slot->content);
+    ZSTD_freeDCtx(slot->zstd);
 }
 
 void decode_begin(struct decode *d, uint32_t chunk_bytes)
@@ -66,7 +70,7 @@ static const char *check_frame(const struct decode_slot *slot)
     return NULL;
 }
 
-static const char *decode_slot_content(struct decode_slot *slot)
+const char *decode_now(struct decode_slot *slot)
 {
     uint8_t digest[SHA256_BYTES];
 
@@ -89,12 +93,13 @@ static void decode_run(struct pool_task *task)
 {
     struct decode_slot *slot = (struct decode_slot *)task;
 
-    slot->damage = decode_slot_content(slot);
+    slot->damage = decode_now(slot);
 }
 
-static int slot_prepare(struct decode_slot *slot, uint32_t chunk_bytes)
+int decode_prepare(struct decode_slot *slot, uint32_t chunk_bytes)
 {
     slot->task.run = decode_run;
+    slot->level = content_level(chunk_bytes);
     if (!slot->zstd && !(slot->zstd = ZSTD_createDCtx()))
         return -ENOMEM;
     if (slot->room >= chunk_bytes)
@@ -113,8 +118,7 @@ static int slot_prepare(struct decode_slot *slot, uint32_t chunk_bytes)
 int decode_slot(struct decode *d, struct decode_slot **slot)
 {
     *slot = &d->slots[(d->oldest + d->busy) % d->slots_used];
-    (*slot)->level = content_level(d->chunk_bytes);
-    return slot_prepare(*slot, d->chunk_bytes);
+    return decode_prepare(*slot, d->chunk_bytes);
 }
 
 void decode_submit(struct decode *d, struct decode_slot *slot)

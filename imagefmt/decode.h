@@ -43,6 +43,11 @@ void decode_close(struct decode *d); /* waits for chunks in work */
 void decode_begin(struct decode *d, uint32_t chunk_bytes);
 /* True when the oldest chunk has to be taken out (decode_wait) before the next can come in. */
 bool decode_full(const struct decode *d);
+/* For a slot of the caller's own: buffers for chunks of chunk_bytes; the content (NULL: it is
+ * whole, else what is wrong); the end. */
+int decode_prepare(struct decode_slot *slot, uint32_t chunk_bytes);
+const char *decode_now(struct decode_slot *slot);
+void decode_release(struct decode_slot *slot);
 /* A free slot, to be filled and submitted.  -ENOMEM. */
 int decode_slot(struct decode *d, struct decode_slot **slot);
 void decode_submit(struct decode *d, struct decode_slot *slot);

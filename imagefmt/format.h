@@ -45,9 +45,11 @@ enum record_tag {
 #define INDEX_ENTRIES 4096u /* entries of every index record but the last */
 
 #define INDEX_ENTRY_BYTES   UINT64_C(24)
+#define PAGE_ENTRY_BYTES    UINT64_C(52)
 #define CHUNK_BODY_BYTES    64
 #define FOOTER_BODY_BYTES   68
 #define FOOTER_RECORD_BYTES (RECORD_HEAD_BYTES + FOOTER_BODY_BYTES + RECORD_SUM_BYTES)
+#define CHUNK_RECORD_BYTES  (RECORD_HEAD_BYTES + CHUNK_BODY_BYTES + RECORD_SUM_BYTES)
 
 /* The most a chunk may take as stored: zstd's own bound for incompressible content. */
 #define STORED_LIMIT(content) ((content) + (content) / 256 + 64)

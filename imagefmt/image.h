@@ -107,4 +107,55 @@ struct image_summary {
 int image_read(int fd, const char *about, unsigned workers, const struct image_visitor *visitor,
                void *opaque, struct image_summary *summary, struct ferry_error *err);
 
+/* "RAM at 0x1230000", "disk vda at 12.5 MiB (byte 13107200)" into text.  Returns text. */
+char *image_place(const struct image_section *section, uint64_t offset, char *text, size_t size);
+
+/*
+ * An image in a file (not a pipe), for reading at random.  Opening it reads header, manifest,
+ * section table and footer and checks them against each other and the root; index, pages and chunks
+ * are read when needed and checked then, each sum before its meaning.  Whether the rest is whole is
+ * not known: that is image_read's business.  Memory: the table, four index records, eight pages and
+ * eight chunks, at most 42 MiB.
+ *
+ * A handle is for one thread at a time; threads open a handle each.  fd stays the caller's, must
+ * stay open, and is only used at explicit offsets; about must outlive the handle.
+ */
+struct image;
+
+int image_open(int fd, const char *about, struct image **out, struct ferry_error *err);
+void image_close(struct image *image);    /* NULL is fine */
+void image_cleanup(struct image **image); /* CLEANUP(image_cleanup) */
+/* The image's numbers; content_bytes is 0: it is not known without the pages. */
+const struct image_summary *image_summary(const struct image *image);
+const char *image_manifest(const struct image *image, size_t *size);
+/* Sections are numbered from 0 in the order of the file. */
+uint32_t image_sections(const struct image *image);
+const struct image_section *image_section(const struct image *image, uint32_t section);
+/* The number of the section of this kind and name; negative: there is none. */
+int64_t image_find(const struct image *image, enum image_section_kind kind, const char *name);
+/* A state section's bytes, malloc'd (never NULL when 0 is returned). */
+int image_state(struct image *image, uint32_t section, uint8_t **data, struct ferry_error *err);
+
+/* One stored chunk, as the pages have it. */
+struct image_chunk {
+    uint64_t index;
+    uint64_t offset; /* of its record in the file */
+    uint32_t stored_bytes;
+    uint8_t digest[SHA256_BYTES];
+};
+
+/* The first stored chunk of a data section with this index or a higher one: 1, 0 if there is none,
+ * or a negative errno. */
+int image_next_chunk(struct image *image, uint32_t section, uint64_t index,
+                     struct image_chunk *chunk, struct ferry_error *err);
+/* Content of a data section; size bytes at offset must lie within it. */
+int image_pread(struct image *image, uint32_t section, uint64_t offset, void *data, size_t size,
+                struct ferry_error *err);
+/* All stored chunks of a data section in order, decoded by `workers` threads (0: one a CPU) and
+ * handed to chunk on the calling one, as image_visitor has it. */
+int image_walk(struct image *image, uint32_t section, unsigned workers,
+               int (*chunk)(void *opaque, const struct image_section *section, uint64_t offset,
+                            const uint8_t *data, size_t size, struct ferry_error *err),
+               void *opaque, struct ferry_error *err);
+
 #endif

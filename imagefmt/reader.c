@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include "common/cleanup.h"
-#include "common/units.h"
 #include "imagefmt/content.h"
 #include "imagefmt/decode.h"
 #include "imagefmt/format.h"
@@ -69,20 +68,14 @@ static int no_memory(struct image_reader *r, struct ferry_error *err)
     return ferry_fail(err, -ENOMEM, r->in.about, "out of memory");
 }
 
-/* "RAM at 0x1230000", "disk vda at 12.5 MiB (byte 13107200)" */
 static int refuse_chunk(struct image_reader *r, uint64_t index, const char *why,
                         struct ferry_error *err)
 {
     const struct image_section *section = &table_last(&r->table)->section;
-    uint64_t offset = index * section->chunk_bytes;
-    char where[160], size[32];
+    char where[160];
 
-    if (section->kind == IMAGE_RAM)
-        snprintf(where, sizeof(where), "RAM at 0x%" PRIx64, offset);
-    else
-        snprintf(where, sizeof(where), "disk %s at %s (byte %" PRIu64 ")", section->name,
-                 format_size(offset, size, sizeof(size)), offset);
-    return refuse(r, where, why, err);
+    return refuse(r, image_place(section, index * section->chunk_bytes, where, sizeof(where)), why,
+                  err);
 }
 
 static bool body_equals(const struct reader *body, const struct writer *expected)

@@ -2,10 +2,13 @@
 #include "imagefmt/table.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/units.h"
 #include "imagefmt/format.h"
 
 void table_free(struct table *table)
@@ -19,9 +22,26 @@ struct table_entry *table_last(struct table *table)
     return &table->entries[table->count - 1];
 }
 
+char *image_place(const struct image_section *section, uint64_t offset, char *text, size_t size)
+{
+    char amount[32];
+
+    if (section->kind == IMAGE_RAM)
+        snprintf(text, size, "RAM at 0x%" PRIx64, offset);
+    else
+        snprintf(text, size, "disk %s at %s (byte %" PRIu64 ")", section->name,
+                 format_size(offset, amount, sizeof(amount)), offset);
+    return text;
+}
+
+uint64_t section_chunks(const struct image_section *section)
+{
+    return section->size / section->chunk_bytes + !!(section->size % section->chunk_bytes);
+}
+
 uint32_t section_chunk_bytes(const struct image_section *section, uint64_t index)
 {
-    if (index >= section->size / section->chunk_bytes + !!(section->size % section->chunk_bytes))
+    if (index >= section_chunks(section))
         return 0;
     uint64_t left = section->size - index * section->chunk_bytes;
     return left < section->chunk_bytes ? (uint32_t)left : section->chunk_bytes;

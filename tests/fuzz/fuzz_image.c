@@ -19,7 +19,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     memcpy(copy, data, size);
     sample_read_bytes(copy, size, NULL);
+    sample_access_bytes(copy, size, NULL);
     forge_repair_all(copy, size);
     sample_read_bytes(copy, size, NULL);
+    sample_access_bytes(copy, size, NULL);
     return 0;
 }

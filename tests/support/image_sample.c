@@ -270,3 +270,92 @@ int sample_read_bytes(const uint8_t *data, size_t size, struct ferry_error *err)
 
     return image_read(fd, "sample", 1, NULL, NULL, NULL, err);
 }
+
+static int access_data(struct image *image, uint32_t number, const struct sample_section *want,
+                       struct ferry_error *err)
+{
+    uint64_t seed = number + 1;
+    uint8_t *got = malloc(want->size + 1);
+
+    int error = got ? image_pread(image, number, 0, got, want->size, err) : -ENOMEM;
+    if (!error && memcmp(got, want->content, want->size))
+        error = differs(err, "content");
+    for (unsigned i = 0; !error && want->size && i < 20; i++) {
+        uint64_t at = sample_random(&seed) % want->size;
+        size_t size = sample_random(&seed) % (want->size - at) + 1;
+        error = image_pread(image, number, at, got, size, err);
+        if (!error && memcmp(got, want->content + at, size))
+            error = differs(err, "content at random");
+    }
+    free(got);
+    return error;
+}
+
+static int access_section(struct image *image, uint32_t number, const struct sample_section *want,
+                          struct ferry_error *err)
+{
+    const struct image_section *section = image_section(image, number);
+    CLEANUP_FREE uint8_t *state = NULL;
+
+    if (section->kind != want->kind || section->size != want->size ||
+        section->version != want->version || section->chunk_bytes != want->chunk_bytes ||
+        strcmp(section->name, want->name) || image_find(image, want->kind, want->name) != number)
+        return differs(err, "section");
+    if (want->kind != IMAGE_STATE)
+        return access_data(image, number, want, err);
+    int error = image_state(image, number, &state, err);
+    if (!error && memcmp(state, want->content, want->size))
+        return differs(err, "state");
+    return error;
+}
+
+int sample_access(const struct sample *sample, int fd, struct ferry_error *err)
+{
+    CLEANUP(image_cleanup) struct image *image = NULL;
+    size_t size;
+
+    int error = image_open(fd, "sample", &image, err);
+    if (error)
+        return error;
+    const char *manifest = image_manifest(image, &size);
+    if (image_sections(image) != sample->count || size != strlen(sample->manifest) ||
+        memcmp(manifest, sample->manifest, size))
+        return differs(err, "table");
+    for (uint32_t i = 0; !error && i < sample->count; i++)
+        error = access_section(image, i, &sample->sections[i], err);
+    return error;
+}
+
+static int look(void *opaque, const struct image_section *section, uint64_t offset,
+                const uint8_t *data, size_t size, struct ferry_error *err)
+{
+    uint64_t *sum = opaque;
+
+    (void)section;
+    (void)err;
+    *sum += offset + data[0] + data[size - 1];
+    return 0;
+}
+
+int sample_access_bytes(const uint8_t *data, size_t size, struct ferry_error *err)
+{
+    CLEANUP_FD int fd = sample_fd(data, size);
+    CLEANUP(image_cleanup) struct image *image = NULL;
+    uint8_t some[5000];
+    uint64_t sum = 0;
+
+    int error = image_open(fd, "sample", &image, err);
+    for (uint32_t i = 0; !error && i < image_sections(image); i++) {
+        const struct image_section *section = image_section(image, i);
+        CLEANUP_FREE uint8_t *state = NULL;
+        if (section->kind == IMAGE_STATE) {
+            error = image_state(image, i, &state, err);
+            continue;
+        }
+        size_t part = section->size < sizeof(some) ? section->size : sizeof(some);
+        error = image_walk(image, i, 1, look, &sum, err);
+        if (!error)
+            error = image_pread(image, i, section->size - part, some, part, err);
+    }
+    return error;
+}

@@ -47,6 +47,10 @@ int sample_compare(const struct sample *sample, int fd, unsigned workers,
                    struct image_summary *summary, struct ferry_error *err);
 /* image_read of bytes at hand, through a memfd, without a visitor. */
 int sample_read_bytes(const uint8_t *data, size_t size, struct ferry_error *err);
+/* Read fd at random, all of it, and compare: 0, the reader's error, or -EILSEQ. */
+int sample_access(const struct sample *sample, int fd, struct ferry_error *err);
+/* All that random access can reach in bytes at hand, without comparing. */
+int sample_access_bytes(const uint8_t *data, size_t size, struct ferry_error *err);
 /* A memfd with these bytes, positioned at its start. */
 int sample_fd(const uint8_t *data, size_t size);
 

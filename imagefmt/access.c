@@ -1,0 +1,224 @@
+/*
+ * Content at random: a chunk's record and stored bytes come in one read, are compared with what its
+ * page says, and go through the same decoder as in a sequential read.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "common/cleanup.h"
+#include "imagefmt/access.h"
+
+/* Both parts whole, from two buffers. */
+static int read_two(const struct image *image, uint64_t offset, uint8_t *head, size_t head_bytes,
+                    uint8_t *rest, size_t rest_bytes, struct ferry_error *err)
+{
+    size_t done = 0, all = head_bytes + rest_bytes;
+
+    while (done < all) {
+        size_t in_head = done < head_bytes ? head_bytes - done : 0;
+        size_t in_rest = done > head_bytes ? done - head_bytes : 0;
+        struct iovec iov[] = {{head + done, in_head}, {rest + in_rest, rest_bytes - in_rest}};
+        ssize_t got = in_head ? preadv(image->fd, iov, 2, (off_t)(offset + done))
+                              : preadv(image->fd, iov + 1, 1, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return ferry_fail_sys(err, -errno, image->about, "cannot read the image");
+        if (!got)
+            return ferry_refuse(err, -EBADMSG, image->about, "has become shorter");
+        done += (size_t)got;
+    }
+    return 0;
+}
+
+/* The head of a chunk must be the one that its page speaks of; its sum goes to the slot. */
+static const char *check_head(const uint8_t *head, uint32_t section,
+                              const struct image_chunk *chunk, struct decode_slot *slot)
+{
+    struct reader r = reader_init(head, CHUNK_RECORD_BYTES);
+
+    uint32_t magic = reader_u32(&r), length = reader_u32(&r), tag = reader_u32(&r);
+    uint64_t offset = reader_u64(&r);
+    uint32_t number = reader_u32(&r), codec = reader_u32(&r);
+    uint64_t index = reader_u64(&r);
+    uint32_t content_bytes = reader_u32(&r), stored_bytes = reader_u32(&r);
+    slot->sum = reader_u64(&r);
+    reader_copy(&r, slot->digest, SHA256_BYTES);
+    if (magic != RECORD_MAGIC || length != CHUNK_RECORD_BYTES - RECORD_FRAME_BYTES)
+        return "no chunk is where the index has it";
+    if (reader_u64(&r) != xxh3(head, CHUNK_RECORD_BYTES - RECORD_SUM_BYTES))
+        return "its head does not match its sum";
+    if (tag != RECORD_CHUNK || offset != chunk->offset || number != section ||
+        index != chunk->index || stored_bytes != chunk->stored_bytes ||
+        memcmp(slot->digest, chunk->digest, SHA256_BYTES))
+        return "the index speaks of another chunk";
+    if (codec != CODEC_ZSTD)
+        return "its codec is unknown";
+    if (content_bytes != slot->content_bytes)
+        return "its content has an impossible size";
+    return NULL;
+}
+
+int image_fetch(const struct image *image, uint32_t number, const struct image_chunk *chunk,
+                struct decode_slot *slot, struct ferry_error *err)
+{
+    const struct image_section *section = &image->table.entries[number].section;
+    uint8_t head[CHUNK_RECORD_BYTES];
+
+    slot->index = chunk->index;
+    slot->content_bytes = section_chunk_bytes(section, chunk->index);
+    slot->stored_bytes = chunk->stored_bytes;
+    int error =
+        read_two(image, chunk->offset, head, sizeof(head), slot->stored, slot->stored_bytes, err);
+    if (error)
+        return error;
+    const char *wrong = check_head(head, number, chunk, slot);
+    return wrong ? image_refuse_chunk(image, section, chunk->index, wrong, err) : 0;
+}
+
+/* Decode into the cache entry, whose buffer the slot borrows meanwhile. */
+static int fill_cache(struct image *image, uint32_t number, const struct image_chunk *chunk,
+                      struct cached_chunk *cached, struct ferry_error *err)
+{
+    const struct image_section *section = &image->table.entries[number].section;
+    struct decode_slot *slot = &image->slot;
+
+    cached->used = 0;
+    if (cached->room < section->chunk_bytes) {
+        free(take_ptr(&cached->content));
+        cached->room = 0;
+        if (!(cached->content = malloc(section->chunk_bytes)))
+            return image_no_memory(image, err);
+        cached->room = section->chunk_bytes;
+    }
+    if (decode_prepare(slot, section->chunk_bytes))
+        return image_no_memory(image, err);
+    int error = image_fetch(image, number, chunk, slot, err);
+    if (error)
+        return error;
+    uint8_t *own = slot->content;
+    slot->content = cached->content;
+    const char *damage = decode_now(slot);
+    slot->content = own;
+    if (damage)
+        return image_refuse_chunk(image, section, chunk->index, damage, err);
+    cached->offset = chunk->offset;
+    cached->used = ++image->clock;
+    return 0;
+}
+
+static int cached_content(struct image *image, uint32_t number, const struct image_chunk *chunk,
+                          const uint8_t **content, struct ferry_error *err)
+{
+    struct cached_chunk *oldest = &image->chunks[0];
+
+    for (unsigned i = 0; i < CHUNK_CACHE; i++) {
+        struct cached_chunk *cached = &image->chunks[i];
+        if (cached->used && cached->offset == chunk->offset) {
+            cached->used = ++image->clock;
+            *content = cached->content;
+            return 0;
+        }
+        if (cached->used < oldest->used)
+            oldest = cached;
+    }
+    int error = fill_cache(image, number, chunk, oldest, err);
+    *content = oldest->content;
+    return error;
+}
+
+int image_pread(struct image *image, uint32_t number, uint64_t offset, void *data, size_t size,
+                struct ferry_error *err)
+{
+    const struct image_section *section = &image->table.entries[number].section;
+    const uint8_t *content = NULL;
+    uint8_t *to = data;
+
+    if (section->kind == IMAGE_STATE || offset > section->size || size > section->size - offset)
+        return ferry_usage(err, image->about, "section %s has no such bytes", section->name);
+    while (size) {
+        uint64_t index = offset / section->chunk_bytes, within = offset % section->chunk_bytes;
+        size_t part = section->chunk_bytes - within < size ? section->chunk_bytes - within : size;
+        struct image_chunk chunk;
+        int found = image_next_chunk(image, number, index, &chunk, err);
+        bool stored = found > 0 && chunk.index == index;
+        int error = stored ? cached_content(image, number, &chunk, &content, err) : 0;
+        if (found < 0 || error)
+            return found < 0 ? found : error;
+        if (stored)
+            memcpy(to, content + within, part);
+        else
+            memset(to, 0, part);
+        to += part;
+        offset += part;
+        size -= part;
+    }
+    return 0;
+}
+
+struct walk {
+    struct image *image;
+    uint32_t number;
+    const struct image_section *section;
+    struct decode decode;
+    int (*chunk)(void *opaque, const struct image_section *section, uint64_t offset,
+                 const uint8_t *data, size_t size, struct ferry_error *err);
+    void *opaque;
+};
+
+static int walk_deliver(struct walk *w, struct ferry_error *err)
+{
+    const struct decode_slot *slot = decode_wait(&w->decode);
+
+    if (slot->damage)
+        return image_refuse_chunk(w->image, w->section, slot->index, slot->damage, err);
+    return w->chunk(w->opaque, w->section, slot->index * w->section->chunk_bytes, slot->content,
+                    slot->content_bytes, err);
+}
+
+static int walk_submit(struct walk *w, const struct image_chunk *chunk, struct ferry_error *err)
+{
+    struct decode_slot *slot;
+
+    int error = decode_full(&w->decode) ? walk_deliver(w, err) : 0;
+    if (!error && decode_slot(&w->decode, &slot))
+        error = image_no_memory(w->image, err);
+    if (!error)
+        error = image_fetch(w->image, w->number, chunk, slot, err);
+    if (!error)
+        decode_submit(&w->decode, slot);
+    return error;
+}
+
+static void walk_close(struct walk *w)
+{
+    decode_close(&w->decode);
+}
+
+int image_walk(struct image *image, uint32_t number, unsigned workers,
+               int (*chunk)(void *opaque, const struct image_section *section, uint64_t offset,
+                            const uint8_t *data, size_t size, struct ferry_error *err),
+               void *opaque, struct ferry_error *err)
+{
+    CLEANUP(walk_close)
+    struct walk w = {.image = image, .number = number, .chunk = chunk, .opaque = opaque};
+    struct image_chunk next = {0};
+    int found = 1;
+
+    w.section = &image->table.entries[number].section;
+    if (w.section->kind == IMAGE_STATE)
+        return ferry_usage(err, image->about, "section %s has no chunks", w.section->name);
+    int error = decode_open(&w.decode, workers, err);
+    if (error)
+        return error;
+    decode_begin(&w.decode, w.section->chunk_bytes);
+    for (uint64_t index = 0; !error && found > 0; index = next.index + 1) {
+        found = image_next_chunk(image, number, index, &next, err);
+        error = found < 0 ? found : found ? walk_submit(&w, &next, err) : 0;
+    }
+    while (!error && w.decode.busy)
+        error = walk_deliver(&w, err);
+    return error;
+}

@@ -1,0 +1,76 @@
+/*
+ * An image open for random access, as its parts know it.  Private to imagefmt/; image.h has what
+ * users see.
+ */
+#ifndef FERRY_IMAGEFMT_ACCESS_H
+#define FERRY_IMAGEFMT_ACCESS_H
+
+#include "common/bytes.h"
+#include "imagefmt/decode.h"
+#include "imagefmt/format.h"
+#include "imagefmt/image.h"
+#include "imagefmt/table.h"
+
+#define INDEX_CACHE 4 /* index records, 128 KiB each */
+#define PAGE_CACHE  8 /* pages, 56 KiB each */
+#define CHUNK_CACHE 8 /* decoded chunks */
+
+/* One page as the index has it. */
+struct page_place {
+    uint32_t section, chunks;
+    uint64_t first_chunk, offset;
+};
+
+/* Parts of the file that have been read and checked; used: when last, 0: never filled. */
+struct index_record {
+    uint64_t used, number;
+    uint32_t count;
+    struct page_place places[INDEX_ENTRIES];
+};
+
+struct page {
+    uint64_t used, number;
+    uint32_t count;
+    struct image_chunk chunks[PAGE_CHUNKS];
+};
+
+struct cached_chunk {
+    uint64_t used, offset; /* offset: of its record */
+    uint32_t room;
+    uint8_t *content;
+};
+
+struct image {
+    int fd;
+    const char *about;
+    struct table table;
+    uint64_t index_offset, root_offset;
+    struct image_summary summary;
+    char *manifest;
+    struct writer record; /* the record at hand */
+    uint64_t clock;       /* counts uses of the caches */
+    struct index_record *index[INDEX_CACHE];
+    struct page *pages[PAGE_CACHE];
+    struct cached_chunk chunks[CHUNK_CACHE];
+    struct decode_slot slot; /* decodes what goes to the cache */
+};
+
+/* The image is damaged in what; always a negative errno. */
+int image_refuse(const struct image *image, const char *what, const char *why,
+                 struct ferry_error *err);
+int image_refuse_chunk(const struct image *image, const struct image_section *section,
+                       uint64_t index, const char *why, struct ferry_error *err);
+int image_no_memory(const struct image *image, struct ferry_error *err);
+/*
+ * The record at offset, which must have this tag, a right sum and end at or before end; the body is
+ * valid until the next call.  what: its name in messages.
+ */
+int image_record(struct image *image, uint64_t offset, uint64_t end, enum record_tag tag,
+                 const char *what, struct reader *body, struct ferry_error *err);
+/* Where a section's records end at the latest. */
+uint64_t image_section_end(const struct image *image, uint32_t section);
+/* The stored bytes of a chunk into slot (its buffers are there), its head checked. */
+int image_fetch(const struct image *image, uint32_t section, const struct image_chunk *chunk,
+                struct decode_slot *slot, struct ferry_error *err);
+
+#endif

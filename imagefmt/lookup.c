@@ -1,0 +1,254 @@
+/*
+ * From a chunk's number to its place in the file: index record, page, entry, each read when first
+ * needed and kept in a small cache.  The table says how many pages each section has, so which
+ * section page p belongs to and how many chunks it must have is known before it is read; an index
+ * or page that says otherwise, runs backwards, overlaps, or points out of its section is refused.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "imagefmt/access.h"
+
+#define INDEX_RECORD_BYTES                                       \
+    (RECORD_HEAD_BYTES + 4 + INDEX_ENTRIES * INDEX_ENTRY_BYTES + \
+     RECORD_SUM_BYTES) /* of all but the last */
+
+static uint64_t pages_of(const struct image_section *section)
+{
+    return section->chunks / PAGE_CHUNKS + !!(section->chunks % PAGE_CHUNKS);
+}
+
+/* The section that page number belongs to. */
+static uint32_t owner_of(const struct image *image, uint64_t number)
+{
+    uint32_t i = image->table.count;
+
+    while (i-- && (image->table.entries[i].first_page > number ||
+                   !pages_of(&image->table.entries[i].section)))
+        ;
+    return i;
+}
+
+static const char *wrong_with_place(const struct image *image, uint64_t number,
+                                    const struct page_place *place, const struct page_place *before)
+{
+    uint32_t owner = owner_of(image, number);
+    const struct table_entry *entry = &image->table.entries[owner];
+    uint64_t done = (number - entry->first_page) * PAGE_CHUNKS, left = entry->section.chunks - done;
+
+    if (place->section != owner)
+        return "a page belongs to another section";
+    if (place->chunks != (left < PAGE_CHUNKS ? left : PAGE_CHUNKS))
+        return "a page has another number of chunks";
+    if (place->first_chunk >= section_chunks(&entry->section))
+        return "a page begins behind the end of its section";
+    if (place->offset <= entry->offset || place->offset >= image_section_end(image, owner))
+        return "a page lies outside its section";
+    if (before && before->section == owner &&
+        (before->offset >= place->offset || before->first_chunk >= place->first_chunk))
+        return "its pages are out of order";
+    return NULL;
+}
+
+static int load_index(struct image *image, struct index_record *record, uint64_t number,
+                      struct ferry_error *err)
+{
+    uint64_t first = number * INDEX_ENTRIES, left = image->table.pages - first;
+    uint32_t count = left < INDEX_ENTRIES ? (uint32_t)left : INDEX_ENTRIES;
+    struct reader body;
+
+    record->used = 0;
+    int error = image_record(image, image->index_offset + number * INDEX_RECORD_BYTES,
+                             image->root_offset, RECORD_INDEX, "the index", &body, err);
+    if (error)
+        return error;
+    if (reader_u32(&body) != count || reader_left(&body) != count * INDEX_ENTRY_BYTES)
+        return image_refuse(image, "the index", "it has an impossible length", err);
+    for (uint32_t i = 0; i < count; i++) {
+        struct page_place *place = &record->places[i];
+        place->section = reader_u32(&body);
+        place->chunks = reader_u32(&body);
+        place->first_chunk = reader_u64(&body);
+        place->offset = reader_u64(&body);
+        const char *wrong =
+            wrong_with_place(image, first + i, place, i ? &record->places[i - 1] : NULL);
+        if (wrong)
+            return image_refuse(image, "the index", wrong, err);
+    }
+    record->number = number;
+    record->count = count;
+    return 0;
+}
+
+/* Where page number is, through the cache of index records. */
+static int find_place(struct image *image, uint64_t number, struct page_place *place,
+                      struct ferry_error *err)
+{
+    uint64_t wanted = number / INDEX_ENTRIES;
+    struct index_record **oldest = &image->index[0];
+
+    for (unsigned i = 0; i < INDEX_CACHE; i++) {
+        struct index_record *record = image->index[i];
+        if (record && record->used && record->number == wanted) {
+            record->used = ++image->clock;
+            *place = record->places[number % INDEX_ENTRIES];
+            return 0;
+        }
+        if (*oldest && (!record || record->used < (*oldest)->used))
+            oldest = &image->index[i];
+    }
+    if (!*oldest && !(*oldest = calloc(1, sizeof(**oldest))))
+        return image_no_memory(image, err);
+    int error = load_index(image, *oldest, wanted, err);
+    if (error)
+        return error;
+    (*oldest)->used = ++image->clock;
+    *place = (*oldest)->places[number % INDEX_ENTRIES];
+    return 0;
+}
+
+static const char *wrong_with_entry(const struct image *image, const struct page_place *place,
+                                    const struct image_chunk *chunk,
+                                    const struct image_chunk *before)
+{
+    const struct table_entry *entry = &image->table.entries[place->section];
+    uint32_t size = section_chunk_bytes(&entry->section, chunk->index);
+    uint64_t from = before ? before->offset + CHUNK_RECORD_BYTES + before->stored_bytes
+                           : entry->offset + RECORD_HEAD_BYTES + RECORD_SUM_BYTES;
+
+    if (!size)
+        return "a chunk lies behind the end of its section";
+    if (before ? chunk->index <= before->index : chunk->index != place->first_chunk)
+        return "its chunks are out of order";
+    if (!chunk->stored_bytes || chunk->stored_bytes > STORED_LIMIT(size))
+        return "a chunk has an impossible size";
+    if (chunk->offset < from || chunk->offset >= place->offset ||
+        place->offset - chunk->offset < CHUNK_RECORD_BYTES + chunk->stored_bytes)
+        return "its chunks overlap or lie outside their section";
+    return NULL;
+}
+
+static int load_page(struct image *image, struct page *page, uint64_t number,
+                     struct ferry_error *err)
+{
+    struct page_place place = {0};
+    struct reader body;
+
+    page->used = 0;
+    int error = find_place(image, number, &place, err);
+    if (!error)
+        error = image_record(image, place.offset, image_section_end(image, place.section),
+                             RECORD_PAGE, "the index", &body, err);
+    if (error)
+        return error;
+    uint32_t section = reader_u32(&body);
+    uint32_t count = reader_u32(&body);
+    if (section != place.section || count != place.chunks ||
+        reader_left(&body) != count * PAGE_ENTRY_BYTES)
+        return image_refuse(image, "the index", "a page is not the one that belongs there", err);
+    for (uint32_t i = 0; i < count; i++) {
+        struct image_chunk *chunk = &page->chunks[i];
+        chunk->index = reader_u64(&body);
+        chunk->offset = reader_u64(&body);
+        chunk->stored_bytes = reader_u32(&body);
+        reader_copy(&body, chunk->digest, SHA256_BYTES);
+        const char *wrong = wrong_with_entry(image, &place, chunk, i ? chunk - 1 : NULL);
+        if (wrong)
+            return image_refuse(image, "the index", wrong, err);
+    }
+    page->number = number;
+    page->count = count;
+    return 0;
+}
+
+static int find_page(struct image *image, uint64_t number, struct page **out,
+                     struct ferry_error *err)
+{
+    struct page **oldest = &image->pages[0];
+
+    for (unsigned i = 0; i < PAGE_CACHE; i++) {
+        struct page *page = image->pages[i];
+        if (page && page->used && page->number == number) {
+            page->used = ++image->clock;
+            *out = page;
+            return 0;
+        }
+        if (*oldest && (!page || page->used < (*oldest)->used))
+            oldest = &image->pages[i];
+    }
+    if (!*oldest && !(*oldest = calloc(1, sizeof(**oldest))))
+        return image_no_memory(image, err);
+    int error = load_page(image, *oldest, number, err);
+    if (error)
+        return error;
+    (*oldest)->used = ++image->clock;
+    *out = *oldest;
+    return 0;
+}
+
+/* The last page of the section that begins at or before the chunk; its first page if none does. */
+static int seek_page(struct image *image, uint32_t section, uint64_t index, uint64_t *number,
+                     struct ferry_error *err)
+{
+    const struct table_entry *entry = &image->table.entries[section];
+    uint64_t low = entry->first_page, high = low + pages_of(&entry->section);
+
+    while (high - low > 1) {
+        uint64_t middle = low + (high - low) / 2;
+        struct page_place place;
+        int error = find_place(image, middle, &place, err);
+        if (error)
+            return error;
+        if (place.first_chunk <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    *number = low;
+    return 0;
+}
+
+/* The first entry of the page at or behind index, or the page's count. */
+static uint32_t seek_entry(const struct page *page, uint64_t index)
+{
+    uint32_t low = 0, high = page->count;
+
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (page->chunks[middle].index < index)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
+                     struct image_chunk *chunk, struct ferry_error *err)
+{
+    const struct table_entry *entry = &image->table.entries[number];
+    uint64_t page_number, end = entry->first_page + pages_of(&entry->section);
+    struct page *page = NULL;
+
+    if (!entry->section.chunks)
+        return 0;
+    int error = seek_page(image, number, index, &page_number, err);
+    if (!error)
+        error = find_page(image, page_number, &page, err);
+    if (error)
+        return error;
+    uint32_t at = seek_entry(page, index);
+    if (at == page->count) {
+        if (page_number + 1 == end)
+            return 0;
+        error = find_page(image, page_number + 1, &page, err);
+        if (error)
+            return error;
+        at = 0;
+        if (page->chunks[at].index < index)
+            return image_refuse(image, "the index", "its pages overlap", err);
+    }
+    *chunk = page->chunks[at];
+    return 1;
+}

@@ -1,0 +1,378 @@
+/*
+ * Opening an image for random access: from the footer at the end to the section table, from there
+ * to header and manifest.  All of it must agree with itself and with the root, byte by byte, before
+ * any of it is used; index and pages come later (lookup.c).
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/file.h"
+#include "imagefmt/access.h"
+
+#define HEADER_RECORD_BYTES  (RECORD_HEAD_BYTES + 16 + RECORD_SUM_BYTES)
+#define RECORD_LEAST_BYTES   (RECORD_HEAD_BYTES + RECORD_SUM_BYTES)
+#define TABLE_SECTIONS_LIMIT (LIMIT_SECTIONS + LIMIT_DISKS + 1)
+
+int image_refuse(const struct image *image, const char *what, const char *why,
+                 struct ferry_error *err)
+{
+    return ferry_refuse(err, -EBADMSG, image->about, "%s is damaged: %s", what, why);
+}
+
+int image_refuse_chunk(const struct image *image, const struct image_section *section,
+                       uint64_t index, const char *why, struct ferry_error *err)
+{
+    char where[160];
+
+    image_place(section, index * section->chunk_bytes, where, sizeof(where));
+    return image_refuse(image, where, why, err);
+}
+
+int image_no_memory(const struct image *image, struct ferry_error *err)
+{
+    return ferry_fail(err, -ENOMEM, image->about, "out of memory");
+}
+
+static int read_at(const struct image *image, uint64_t offset, void *data, size_t size,
+                   struct ferry_error *err)
+{
+    int error = pread_all(image->fd, data, size, offset);
+
+    if (error == -ENODATA)
+        return ferry_refuse(err, -EBADMSG, image->about, "has become shorter");
+    return error ? ferry_fail_sys(err, error, image->about, "cannot read the image") : 0;
+}
+
+/* The whole record into image->record, its length within bounds. */
+static int load_record(struct image *image, uint64_t offset, uint64_t end, const char *what,
+                       struct ferry_error *err)
+{
+    uint8_t head[RECORD_FRAME_BYTES];
+
+    writer_reset(&image->record);
+    if (offset > end || end - offset < RECORD_LEAST_BYTES)
+        return image_refuse(image, what, "it does not lie where it belongs", err);
+    int error = read_at(image, offset, head, sizeof(head), err);
+    if (error)
+        return error;
+    struct reader r = reader_init(head, sizeof(head));
+    uint32_t magic = reader_u32(&r);
+    uint64_t size = RECORD_FRAME_BYTES + (uint64_t)reader_u32(&r);
+    if (magic != RECORD_MAGIC || size < RECORD_LEAST_BYTES || size > RECORD_LIMIT_BYTES ||
+        size > end - offset)
+        return image_refuse(image, what, "no record of possible length is where it belongs", err);
+    uint8_t *all = writer_grow(&image->record, size);
+    return all ? read_at(image, offset, all, size, err) : image_no_memory(image, err);
+}
+
+int image_record(struct image *image, uint64_t offset, uint64_t end, enum record_tag tag,
+                 const char *what, struct reader *body, struct ferry_error *err)
+{
+    int error = load_record(image, offset, end, what, err);
+
+    if (error)
+        return error;
+    struct reader r = reader_init(image->record.data, image->record.size);
+    reader_take(&r, RECORD_FRAME_BYTES);
+    uint32_t met = reader_u32(&r);
+    uint64_t place = reader_u64(&r);
+    *body = reader_sub(&r, reader_left(&r) - RECORD_SUM_BYTES);
+    if (reader_u64(&r) != xxh3(image->record.data, image->record.size - RECORD_SUM_BYTES))
+        return image_refuse(image, what, "its bytes do not match their sum", err);
+    if (met != tag || place != offset)
+        return image_refuse(image, what, "another record is where it belongs", err);
+    return 0;
+}
+
+static int check_header(struct image *image, struct ferry_error *err)
+{
+    struct reader body;
+    uint8_t magic[HEADER_MAGIC_BYTES];
+
+    if (image->summary.bytes < HEADER_RECORD_BYTES + RECORD_LEAST_BYTES + FOOTER_RECORD_BYTES)
+        return ferry_refuse(err, -EBADMSG, image->about, "is too short for a ferry image");
+    int error =
+        image_record(image, 0, image->summary.bytes, RECORD_HEADER, "the header", &body, err);
+    if (error)
+        return ferry_refuse(err, -EBADMSG, image->about, "is not a ferry image, or damaged");
+    reader_copy(&body, magic, sizeof(magic));
+    uint32_t version = reader_u32(&body);
+    uint32_t flags = reader_u32(&body);
+    if (body.error || memcmp(magic, HEADER_MAGIC, sizeof(magic)))
+        return ferry_refuse(err, -EBADMSG, image->about, "is not a ferry image");
+    if (version > IMAGE_VERSION)
+        return ferry_refuse(err, -ENOTSUP, image->about,
+                            "version %" PRIu32 " is newer than this ferry (reads up to %u)",
+                            version, IMAGE_VERSION);
+    if (!version || flags || reader_left(&body))
+        return image_refuse(image, "the header", "no such version or features", err);
+    image->summary.version = version;
+    return 0;
+}
+
+/* Footer: where the table is.  All of it is compared once the table is known. */
+static int find_root(struct image *image, struct ferry_error *err)
+{
+    struct reader body;
+    uint64_t footer = image->summary.bytes - FOOTER_RECORD_BYTES;
+
+    int error = image_record(image, footer, image->summary.bytes, RECORD_FOOTER,
+                             "the footer (the image may be incomplete)", &body, err);
+    if (error)
+        return error;
+    reader_u32(&body); /* version */
+    image->index_offset = reader_u64(&body);
+    reader_u64(&body); /* entries of the index */
+    image->root_offset = reader_u64(&body);
+    if (image->root_offset > footer || image->index_offset > image->root_offset)
+        return image_refuse(image, "the footer", "it points out of the image", err);
+    return 0;
+}
+
+static int table_damaged(const struct image *image, const char *why, struct ferry_error *err)
+{
+    return image_refuse(image, "the section table", why, err);
+}
+
+/* One section of the table.  Its numbers must be possible for its kind and place. */
+static int add_section(struct image *image, struct reader *body, struct ferry_error *err)
+{
+    struct table *table = &image->table;
+    struct image_section section = {0};
+    const char *reason;
+
+    section.kind = reader_u8(body);
+    uint8_t name_bytes = reader_u8(body);
+    section.version = reader_u16(body);
+    section.chunk_bytes = reader_u32(body);
+    section.size = reader_u64(body);
+    const uint8_t *name = name_bytes <= LIMIT_NAME_BYTES ? reader_take(body, name_bytes) : NULL;
+    if (!name || memchr(name, 0, name_bytes))
+        return table_damaged(image, "a section has an impossible name", err);
+    memcpy(section.name, name, name_bytes);
+    reader_copy(body, section.digest, SHA256_BYTES);
+    uint64_t offset = reader_u64(body);
+    section.chunks = reader_u64(body);
+    section.stored_bytes = reader_u64(body);
+    uint64_t first_page = reader_u64(body);
+    uint64_t before = table->count ? table_last(table)->offset : table->manifest_offset;
+    if (body->error || offset <= before || offset >= image->index_offset)
+        return table_damaged(image, "a section lies out of its place", err);
+    int error = table_add(table, &section, offset, &reason);
+    if (error)
+        return error == -ENOMEM ? image_no_memory(image, err) : table_damaged(image, reason, err);
+    if (first_page != table->pages)
+        return table_damaged(image, "its pages do not follow each other", err);
+    table->pages += section.chunks / PAGE_CHUNKS + !!(section.chunks % PAGE_CHUNKS);
+    uint64_t most = section.kind == IMAGE_STATE ? 0 : section_chunks(&section);
+    if (section.chunks > most || section.stored_bytes < section.chunks ||
+        section.stored_bytes > section.chunks * STORED_LIMIT((uint64_t)section.chunk_bytes))
+        return table_damaged(image, "a section has an impossible number of chunks", err);
+    image->summary.chunks += section.chunks;
+    image->summary.stored_bytes += section.stored_bytes;
+    return 0;
+}
+
+static int read_table(struct image *image, struct ferry_error *err)
+{
+    struct table *table = &image->table;
+    struct reader body;
+    uint8_t root[SHA256_BYTES];
+    uint64_t footer = image->summary.bytes - FOOTER_RECORD_BYTES;
+
+    int error = image_record(image, image->root_offset, footer, RECORD_ROOT, "the section table",
+                             &body, err);
+    if (error)
+        return error;
+    if (image->root_offset + image->record.size != footer)
+        return table_damaged(image, "there is something between it and the footer", err);
+    table->manifest_offset = reader_u64(&body);
+    table->manifest_size = reader_u64(&body);
+    reader_copy(&body, table->manifest_digest, SHA256_BYTES);
+    uint32_t count = reader_u32(&body);
+    if (table->manifest_offset != HEADER_RECORD_BYTES || count > TABLE_SECTIONS_LIMIT)
+        return table_damaged(image, "it begins with impossible numbers", err);
+    while (!error && count--)
+        error = add_section(image, &body, err);
+    if (error)
+        return error;
+    reader_copy(&body, root, SHA256_BYTES);
+    if (body.error || reader_left(&body))
+        return table_damaged(image, "it has an impossible length", err);
+    if (table_root(table, image->summary.root))
+        return image_no_memory(image, err);
+    return memcmp(root, image->summary.root, SHA256_BYTES)
+               ? table_damaged(image, "it does not match its root", err)
+               : 0;
+}
+
+/* The index is as long as its pages ask for, and the footer says of all what the table says. */
+static int check_footer(struct image *image, struct ferry_error *err)
+{
+    CLEANUP(writer_free) struct writer want = writer_init(RECORD_LIMIT_BYTES);
+    uint64_t footer = image->summary.bytes - FOOTER_RECORD_BYTES, pages = image->table.pages;
+    uint64_t records = pages / INDEX_ENTRIES + !!(pages % INDEX_ENTRIES);
+    uint64_t index_bytes = records * (RECORD_LEAST_BYTES + 4) + pages * INDEX_ENTRY_BYTES;
+    struct reader body;
+
+    if (image->root_offset - image->index_offset != index_bytes)
+        return image_refuse(image, "the index", "it has not the length that its pages need", err);
+    int error =
+        image_record(image, footer, image->summary.bytes, RECORD_FOOTER, "the footer", &body, err);
+    if (error)
+        return error;
+    table_footer_body(&image->table, image->index_offset, image->root_offset, image->summary.bytes,
+                      image->summary.root, &want);
+    if (want.error)
+        return image_no_memory(image, err);
+    size_t size = reader_left(&body);
+    return size != want.size || memcmp(reader_take(&body, size), want.data, size)
+               ? image_refuse(image, "the footer", "it does not match the section table", err)
+               : 0;
+}
+
+static int read_manifest(struct image *image, struct ferry_error *err)
+{
+    const struct table *table = &image->table;
+    uint64_t end = table->count ? table->entries[0].offset : image->index_offset;
+    uint8_t digest[SHA256_BYTES];
+    struct reader body;
+
+    int error = image_record(image, table->manifest_offset, end, RECORD_MANIFEST, "the manifest",
+                             &body, err);
+    if (error)
+        return error;
+    size_t size = reader_left(&body);
+    const uint8_t *text = reader_take(&body, size);
+    sha256(text, size, digest);
+    if (size != table->manifest_size || size > LIMIT_MANIFEST_BYTES ||
+        memcmp(digest, table->manifest_digest, SHA256_BYTES))
+        return image_refuse(image, "the manifest", "it is not the one of the section table", err);
+    if (!(image->manifest = malloc(size + 1)))
+        return image_no_memory(image, err);
+    memcpy(image->manifest, text, size);
+    image->manifest[size] = 0;
+    return 0;
+}
+
+int image_open(int fd, const char *about, struct image **out, struct ferry_error *err)
+{
+    CLEANUP(image_cleanup) struct image *image = calloc(1, sizeof(*image));
+    off_t bytes = lseek(fd, 0, SEEK_END);
+
+    if (bytes < 0)
+        return ferry_fail_sys(err, -errno, about, "cannot seek in the image");
+    if (!image)
+        return ferry_fail(err, -ENOMEM, about, "out of memory");
+    image->fd = fd;
+    image->about = about;
+    image->record = writer_init(RECORD_LIMIT_BYTES);
+    image->summary.bytes = (uint64_t)bytes;
+    int error = check_header(image, err);
+    if (!error)
+        error = find_root(image, err);
+    if (!error)
+        error = read_table(image, err);
+    if (!error)
+        error = check_footer(image, err);
+    if (!error)
+        error = read_manifest(image, err);
+    if (!error)
+        *out = take_ptr(&image);
+    return error;
+}
+
+void image_close(struct image *image)
+{
+    if (!image)
+        return;
+    for (unsigned i = 0; i < INDEX_CACHE; i++)
+        free(image->index[i]);
+    for (unsigned i = 0; i < PAGE_CACHE; i++)
+        free(image->pages[i]);
+    for (unsigned i = 0; i < CHUNK_CACHE; i++)
+        free(image->chunks[i].content);
+    decode_release(&image->slot);
+    writer_free(&image->record);
+    table_free(&image->table);
+    free(image->manifest);
+    free(image);
+}
+
+void image_cleanup(struct image **image)
+{
+    image_close(*image);
+}
+
+const struct image_summary *image_summary(const struct image *image)
+{
+    return &image->summary;
+}
+
+const char *image_manifest(const struct image *image, size_t *size)
+{
+    *size = image->table.manifest_size;
+    return image->manifest;
+}
+
+uint32_t image_sections(const struct image *image)
+{
+    return image->table.count;
+}
+
+const struct image_section *image_section(const struct image *image, uint32_t section)
+{
+    return &image->table.entries[section].section;
+}
+
+int64_t image_find(const struct image *image, enum image_section_kind kind, const char *name)
+{
+    for (uint32_t i = 0; i < image->table.count; i++) {
+        const struct image_section *section = image_section(image, i);
+        if (section->kind == kind && !strcmp(section->name, name))
+            return i;
+    }
+    return -1;
+}
+
+uint64_t image_section_end(const struct image *image, uint32_t section)
+{
+    return section + 1 < image->table.count ? image->table.entries[section + 1].offset
+                                            : image->index_offset;
+}
+
+int image_state(struct image *image, uint32_t number, uint8_t **data, struct ferry_error *err)
+{
+    const struct table_entry *entry = &image->table.entries[number];
+    const struct image_section *section = &entry->section;
+    uint8_t name[LIMIT_NAME_BYTES], digest[SHA256_BYTES];
+    struct reader body;
+    char what[96];
+
+    snprintf(what, sizeof(what), "section %s", section->name);
+    if (section->kind != IMAGE_STATE)
+        return ferry_usage(err, image->about, "%s is not one of state", what);
+    int error = image_record(image, entry->offset, image_section_end(image, number), RECORD_STATE,
+                             what, &body, err);
+    if (error)
+        return error;
+    bool same = reader_u32(&body) == number && reader_u16(&body) == section->version &&
+                !reader_u8(&body) && reader_u8(&body) == strlen(section->name);
+    reader_copy(&body, name, strlen(section->name));
+    size_t size = reader_left(&body);
+    const uint8_t *state = reader_take(&body, size);
+    sha256(state, size, digest);
+    if (!same || body.error || size != section->size ||
+        memcmp(name, section->name, strlen(section->name)) ||
+        memcmp(digest, section->digest, SHA256_BYTES))
+        return image_refuse(image, what, "it is not the one of the section table", err);
+    if (!(*data = malloc(size + 1)))
+        return image_no_memory(image, err);
+    memcpy(*data, state, size);
+    return 0;
+}
