@@ -51,7 +51,9 @@ static void exactly_what_the_guest_writes(void **state)
     box_resume(box);
     box_wait_change(box, BOX_COUNTER, 0);
     box_pause(box);
-    assert_int_equal(dirty_collect(dirty, bitmap, &err), PAGES / 2 + 1);
+    /* Hardware KVM counts a page as written that it maps for the first time, for a fetch too. */
+    int64_t code = dirty_collect(dirty, bitmap, &err) - (PAGES / 2 + 1);
+    assert_int_equal(code, is_set(bitmap, BOX_CODE / 4096));
     for (uint64_t page = 0; page < PAGES; page++)
         assert_int_equal(is_set(bitmap, FIRST_PAGE + page), page % 2 == 0);
     assert_true(is_set(bitmap, BOX_COUNTER / 4096));
