@@ -23,6 +23,7 @@
 
 #define OPTIONS     "fill=6 ws=2 rate=10 period=20 avx=1"
 #define TIMEOUT_NS  (250 * UINT64_C(1000000))
+#define PATIENCE_NS (10 * UINT64_C(1000000000)) /* where nothing is to fail */
 #define LAST_FRAMES 34 /* what comes after the bulk of pages: rounds, state, handover */
 #define END_FRAMES  9  /* of these, the end of the state and the handover */
 
@@ -54,7 +55,7 @@ static void arrived(void)
 static void resolve_by_asking(void)
 {
     struct machine *machine = two_hosts_guest(&hosts)->machine;
-    struct migrate_options options = move_options(&hosts, TIMEOUT_NS);
+    struct migrate_options options = move_options(&hosts, PATIENCE_NS);
     struct migrate_result result;
     struct ticket_record record;
     struct ferry_error err = {0};
@@ -65,7 +66,7 @@ static void resolve_by_asking(void)
     must(ticket_find(options.tickets, machine_config(machine)->vm_id, TICKET_SOURCE, &record, &err),
          &err);
     assert_int_equal(record.state, TICKET_HANDOVER);
-    arrival_start(&answer, &hosts.host[!hosts.here], NULL, 0, 1, TIMEOUT_NS);
+    arrival_start(&answer, &hosts.host[!hosts.here], NULL, 0, 1, PATIENCE_NS);
     options.uri = NULL; /* the ticket knows */
     int error = migrate_query(machine, &options, &result, &err);
     arrival_join(&answer);
@@ -129,7 +130,7 @@ static bool is_worth_it(uint64_t frame, uint64_t total)
 static uint64_t frames_of_a_move(enum fault_direction direction)
 {
     struct progress progress = {0};
-    struct migrate_options options = move_options(&hosts, TIMEOUT_NS);
+    struct migrate_options options = move_options(&hosts, PATIENCE_NS);
     struct migrate_result result;
     struct ferry_error err = {0};
     struct arrival arrival;
@@ -277,9 +278,9 @@ static void test_disk_that_somebody_else_takes(void **state)
     assert_int_equal(thief->ops->activate(thief, NULL), -EBUSY);
 
     /* COMMIT is among the last frames; before it the disk cannot be had. */
-    struct migrate_options options = move_options(&hosts, 10 * TIMEOUT_NS);
+    struct migrate_options options = move_options(&hosts, PATIENCE_NS);
     uint64_t total = frames_of_a_move(FAULT_READING);
-    options = move_options(&hosts, 10 * TIMEOUT_NS);
+    options = move_options(&hosts, PATIENCE_NS);
     do {
         for (unsigned i = 0; i < 8; i++)
             faults[i] = (struct fault){FAULT_CALL, FAULT_READING, .frame = total - 5 + i,
@@ -289,7 +290,7 @@ static void test_disk_that_somebody_else_takes(void **state)
             break;
         arrived(); /* COMMIT was not among them: pages vary */
         total = arrival.frames[FAULT_READING];
-        options = move_options(&hosts, 10 * TIMEOUT_NS);
+        options = move_options(&hosts, PATIENCE_NS);
     } while (1);
 
     /* The destination could not have it and aborted; the source cannot take it back yet: it stands
