@@ -19,7 +19,7 @@ $(O)/guest/payload.elf: $(GUEST_SRCS) $(wildcard tests/guest/*.h) tests/guest/pa
 		-o $@ $(GUEST_SRCS)
 
 guest: $(O)/guest/payload.elf
-ALL_SRCS += $(filter %.c,$(GUEST_SRCS))
+ALL_SRCS += $(filter %.c,$(GUEST_SRCS)) tests/linux/guest-probe.c
 
 # Tests of what is not in the library.
 $(O)/tests/unit/test_options: $(call obj,cli/options.c)

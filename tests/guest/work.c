@@ -133,9 +133,7 @@ static void dirty_for_tick(struct cpu *cpu, unsigned index, uint64_t tick)
 
     while (passed < period || cpu->pages_dirtied < end) {
         passed = clock_watch() - shared.tick_start;
-        if (passed > period)
-            passed = period;
-        uint64_t due = begin + (end - begin) * passed / period;
+        uint64_t due = passed < period ? begin + (end - begin) * passed / period : end;
         unsigned done = 0;
         for (; cpu->pages_dirtied < due && done < SLICE_OF_PAGES; done++)
             dirty_page(cpu);

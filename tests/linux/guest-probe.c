@@ -223,7 +223,7 @@ static int block(const char *path)
     if (fd < 0)
         return failed(path);
     for (unsigned i = 0; i < 4; i++) {
-        uint64_t where[] = {512u * (i + 1), total / 2, total - sizes[i]};
+        uint64_t where[] = {UINT64_C(512) * (i + 1), total / 2, total - sizes[i]};
         for (unsigned j = 0; j < 3; j++) {
             pattern(data, sizes[i], i * 10 + j);
             if (pwrite(fd, data, sizes[i], (off_t)where[j]) != (ssize_t)sizes[i] || fsync(fd))
