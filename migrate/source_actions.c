@@ -177,7 +177,10 @@ static int put_section(void *opaque, const struct machine_section *section, stru
     return channel_queue(sink->source->channel, MESSAGE_SECTION, w.data, w.size, err);
 }
 
-/* The last pages, all state, and STATE: the last two in one write. */
+/*
+ * All state, the last pages, and STATE.  Pages come last because taking the state of a vCPU may
+ * write guest memory (KVM marks the vCPU as preempted in its steal time).
+ */
 static int send_state(struct source *s)
 {
     CLEANUP(writer_free) struct writer w = writer_init(LIMIT_FRAME_BYTES);
@@ -186,9 +189,9 @@ static int send_state(struct source *s)
 
     int error = s->trouble;
     if (!error)
-        error = precopy_finish(s->precopy, &why);
-    if (!error)
         error = machine_save(s->machine, put_section, &sink, &why);
+    if (!error)
+        error = precopy_finish(s->precopy, &why);
     if (error) {
         s->trouble = error;
         source_reason(s, &why);
