@@ -48,6 +48,7 @@ struct restored_disk {
     struct atomic_file file; /* fd -1: the disk is used as it is */
     struct block *old;       /* the file it replaces, locked; NULL: none */
     char *created;           /* path of a file that was not there before; NULL: none */
+    bool named;              /* created has its name */
 };
 
 struct restore {
@@ -112,6 +113,7 @@ static int open_disk(struct restore *r, const struct disk_config *config, bool i
         error = ferry_fail(err, -ENOMEM, NULL, "out of memory");
     if (!error && in_image)
         error = atomic_file_open(&disk->file, path, err);
+    disk->file.fresh = !exists; /* who has taken the name meanwhile keeps it */
     if (!error)
         error = raw_file_open(path, config->readonly, config->size_bytes, in_image, block, err);
     return error;
@@ -125,6 +127,7 @@ static int commit_disks(struct restore *r, struct ferry_error *err)
         int error = disk->file.fd >= 0 ? atomic_file_commit(&disk->file, err) : 0;
         if (error)
             return error;
+        disk->named = true;
         if (disk->old)
             disk->old->ops->close(take_ptr(&disk->old));
     }
@@ -136,11 +139,10 @@ static void release_disks(struct restore *r, bool keep)
 {
     for (size_t i = 0; i < LIMIT_DISKS; i++) {
         struct restored_disk *disk = &r->disks[i];
-        bool has_its_name = disk->file.fd < 0;
         atomic_file_abandon(&disk->file);
         if (disk->old)
             disk->old->ops->close(take_ptr(&disk->old));
-        if (disk->created && has_its_name && !keep)
+        if (disk->created && disk->named && !keep)
             unlink(disk->created);
         free(take_ptr(&disk->created));
     }

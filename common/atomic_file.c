@@ -100,6 +100,24 @@ int atomic_file_open(struct atomic_file *f, const char *path, struct ferry_error
     return error;
 }
 
+/* A rename that replaces nothing; where the filesystem cannot do that, a link and an unlink. */
+static int rename_fresh(const struct atomic_file *f)
+{
+    if (!renameat2(f->dir_fd, f->temp, f->dir_fd, f->name, RENAME_NOREPLACE))
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -1;
+    if (linkat(f->dir_fd, f->temp, f->dir_fd, f->name, 0))
+        return -1;
+    (void)unlinkat(f->dir_fd, f->temp, 0);
+    return 0;
+}
+
+static int take_name(const struct atomic_file *f)
+{
+    return f->fresh ? rename_fresh(f) : renameat(f->dir_fd, f->temp, f->dir_fd, f->name);
+}
+
 static int appear(struct atomic_file *f, struct ferry_error *err)
 {
     if (fsync(f->fd))
@@ -107,7 +125,7 @@ static int appear(struct atomic_file *f, struct ferry_error *err)
     int error = link_temporary(f, err);
     if (error)
         return error;
-    if (renameat(f->dir_fd, f->temp, f->dir_fd, f->name))
+    if (take_name(f))
         return ferry_fail_sys(err, -errno, f->path, "cannot give the file its name");
     free(take_ptr(&f->temp));
     if (fsync(f->dir_fd))

@@ -107,6 +107,20 @@ ferry restore "$T/r.ferry" --serial "file:$T/r2.log" --kernel "$PAYLOAD" --detac
 wait_for 20 grep -aq "^payload: 'fill=1 ws=1 period=20 ticks=40'" "$T/r2.log"
 ferry kill r
 
+# A file that took a disk's name while the image was read keeps it
+mkfifo "$T/fifo"
+ferry restore - --clone --name three --disk "vda=$T/taken.raw" --detach < "$T/fifo" > "$T/taken.out" 2>&1 &
+restoring=$!
+exec 8> "$T/fifo"
+head -c 300000 "$T/one.ferry" >&8
+wait_for 10 test -e "$T/a/three"
+echo mine > "$T/taken.raw"
+tail -c +300001 "$T/one.ferry" >&8
+exec 8>&-
+wait $restoring && fail "a restore replaced a file that was not there when it began"
+grep -q "taken.raw.*File exists" "$T/taken.out" || fail "not the reason: $(cat "$T/taken.out")"
+[ "$(cat "$T/taken.raw")" = mine ] || fail "the file is not what it was"
+
 # A disk that is not in the image is used as it is; from a pipe; paused; stopped by the snapshot
 expect 0 "restored, paused" ferry restore "$T/elsewhere/relative.ferry" --disk "vda=$T/disk.raw" --paused --detach
 expect 0 "one: paused" ferry status one

@@ -86,6 +86,24 @@ static void test_abandon_keeps_the_old(void **unused)
     expect_content("old");
 }
 
+static void test_fresh_replaces_nothing(void **unused)
+{
+    (void)unused;
+    struct atomic_file f;
+    unlink(path);
+    assert_int_equal(atomic_file_open(&f, path, NULL), 0);
+    f.fresh = true;
+    assert_int_equal(write_all(f.fd, "first", 5), 0);
+    assert_int_equal(atomic_file_commit(&f, NULL), 0);
+    expect_content("first");
+    assert_int_equal(atomic_file_open(&f, path, NULL), 0);
+    f.fresh = true;
+    assert_int_equal(write_all(f.fd, "second", 6), 0);
+    assert_int_equal(atomic_file_commit(&f, NULL), -EEXIST);
+    expect_content("first");
+    assert_int_equal(count_entries(), 1); /* and the temporary name is gone */
+}
+
 /* A child writes the file piece by piece under a size limit and dies of it, or is killed. */
 static void die_while_writing(rlim_t limit)
 {
@@ -176,6 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_appears_on_commit_only),
         cmocka_unit_test(test_abandon_keeps_the_old),
+        cmocka_unit_test(test_fresh_replaces_nothing),
         cmocka_unit_test(test_full_disk_and_kill_keep_the_old),
         cmocka_unit_test(test_bad_paths),
         cmocka_unit_test(test_file_read_limits),
