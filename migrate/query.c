@@ -36,6 +36,20 @@ static int outcome(struct source *s, struct ferry_error *err)
     return s->result->outcome == MIGRATE_IN_DOUBT ? error : 0;
 }
 
+/* The log took KEPT but could not say that it had: what follows KEPT is still to be done. */
+static bool is_half_kept(const struct source *s, const struct ticket_record *record)
+{
+    return s->machine && record->state == TICKET_KEPT;
+}
+
+static int finish_keeping(struct source *s, struct ferry_error *err)
+{
+    s->result->outcome = MIGRATE_IN_DOUBT;
+    s->handover.state = SOURCE_HELD;
+    handover_happen(&s->handover, EVENT_QUERY);
+    return outcome(s, err);
+}
+
 static int query(struct source *s, const uint8_t vm_id[MOVE_ID_BYTES], struct ferry_error *err)
 {
     struct ticket_record record;
@@ -43,6 +57,8 @@ static int query(struct source *s, const uint8_t vm_id[MOVE_ID_BYTES], struct fe
 
     *s->result = (struct migrate_result){.mode = "pre-copy", .outcome = MIGRATE_IN_DOUBT};
     int error = recall(s, vm_id, &record, &settled, err);
+    if (!error && is_half_kept(s, &record))
+        return finish_keeping(s, err);
     if (error || settled)
         return error;
     const char *uri = s->options->uri ? s->options->uri : record.peer_uri;
@@ -84,6 +100,8 @@ int migrate_resolve(struct machine *machine, const uint8_t vm_id[MOVE_ID_BYTES],
     int error = recall(&s, vm_id, &record, &settled, err);
     if (error)
         return error;
+    if (keep && is_half_kept(&s, &record))
+        return finish_keeping(&s, err);
     if (settled)
         return ferry_refuse(err, -EALREADY, record.name, "is not in doubt: the log says %s",
                             ticket_state_name(record.state));

@@ -234,6 +234,43 @@ static void test_cancel_at_each_frame(void **state)
     two_hosts_match_undisturbed(&hosts);
 }
 
+/*
+ * The log has taken KEPT, but said that it failed (the folder could not be made durable): the guest
+ * stands still, in doubt, and the next question brings it back.
+ */
+static void test_kept_that_the_log_denied(void **state)
+{
+    struct fault fault = {FAULT_CUT, FAULT_WRITING, .frame = 0};
+    struct migrate_result result = {.outcome = MIGRATE_MOVED};
+    struct progress progress = {0};
+    struct ferry_error err = {0};
+    struct arrival arrival;
+
+    (void)state;
+    two_hosts_start(&hosts, 1, OPTIONS);
+    fault.frame = frames_of_a_move(FAULT_WRITING) - 1; /* RUNNING, if the rounds are as many */
+    struct migrate_options options = move_options(&hosts, TIMEOUT_NS);
+    (void)move_once(&hosts, &arrival, &fault, 1, &options, &progress, &result, &err);
+    while (result.outcome != MIGRATE_IN_DOUBT) {
+        if (result.outcome == MIGRATE_MOVED)
+            arrived();
+        fault.frame = arrival.frames[FAULT_WRITING] - (result.outcome == MIGRATE_MOVED);
+        options = move_options(&hosts, TIMEOUT_NS);
+        (void)move_once(&hosts, &arrival, &fault, 1, &options, &progress, &result, &err);
+    }
+    two_hosts_leave(&hosts, !hosts.here); /* as if it had aborted */
+    struct machine *machine = two_hosts_guest(&hosts)->machine;
+    struct ticket_record record;
+    const uint8_t *vm_id = machine_config(machine)->vm_id;
+    must(ticket_find(options.tickets, vm_id, TICKET_SOURCE, &record, &err), &err);
+    must(ticket_settle(options.tickets, vm_id, record.epoch, TICKET_KEPT, &err), &err);
+    assert_false(two_hosts_runs(&hosts, hosts.here));
+    must(migrate_query(machine, &options, &result, &err), &err);
+    assert_int_equal(result.outcome, MIGRATE_KEPT);
+    assert_true(two_hosts_runs(&hosts, hosts.here));
+    assert_int_equal(machine_config(machine)->epoch, record.epoch + 1);
+}
+
 /* ---- disks ---- */
 
 #define DISK_BYTES (1u << 20)
@@ -327,6 +364,7 @@ int main(void)
         cmocka_unit_test_teardown(test_answers_lost_from_each_frame_on, teardown),
         cmocka_unit_test_teardown(test_damage_in_each_frame_of_the_destination, teardown),
         cmocka_unit_test_teardown(test_cancel_at_each_frame, teardown),
+        cmocka_unit_test_teardown(test_kept_that_the_log_denied, teardown),
         cmocka_unit_test_teardown(test_disk_that_somebody_else_takes, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
