@@ -45,6 +45,8 @@
 #define LIMIT_CHUNK_BYTES     (4 * MIB)
 #define LIMIT_MANIFEST_BYTES  (1 * MIB)
 #define LIMIT_JSON_DEPTH      32
+#define LIMIT_SAME_BYTES \
+    (32 * MIB) /* how far back in the image a chunk may refer to an equal one */
 #define LIMIT_IN_FLIGHT_BYTES (64 * MIB) /* chunks being coded at one time */
 
 /* Streams */

@@ -9,6 +9,7 @@
 
 #include "common/cleanup.h"
 #include "imagefmt/access.h"
+#include "imagefmt/chunk.h"
 
 /* Both parts whole, from two buffers. */
 static int read_two(const struct image *image, uint64_t offset, uint8_t *head, size_t head_bytes,
@@ -33,31 +34,28 @@ static int read_two(const struct image *image, uint64_t offset, uint8_t *head, s
     return 0;
 }
 
-/* The head of a chunk must be the one that its page speaks of; its sum goes to the slot. */
-static const char *check_head(const uint8_t *head, uint32_t section,
+/*
+ * The head of a chunk must be the one that its page speaks of, or that of an equal chunk which lies
+ * elsewhere in the image; its sum goes to the slot.
+ */
+static const char *check_head(const uint8_t *record, uint32_t number,
                               const struct image_chunk *chunk, struct decode_slot *slot)
 {
-    struct reader r = reader_init(head, CHUNK_RECORD_BYTES);
+    struct chunk_head head;
 
-    uint32_t magic = reader_u32(&r), length = reader_u32(&r), tag = reader_u32(&r);
-    uint64_t offset = reader_u64(&r);
-    uint32_t number = reader_u32(&r), codec = reader_u32(&r);
-    uint64_t index = reader_u64(&r);
-    uint32_t content_bytes = reader_u32(&r), stored_bytes = reader_u32(&r);
-    slot->sum = reader_u64(&r);
-    reader_copy(&r, slot->digest, SHA256_BYTES);
-    if (magic != RECORD_MAGIC || length != CHUNK_RECORD_BYTES - RECORD_FRAME_BYTES)
-        return "no chunk is where the index has it";
-    if (reader_u64(&r) != xxh3(head, CHUNK_RECORD_BYTES - RECORD_SUM_BYTES))
-        return "its head does not match its sum";
-    if (tag != RECORD_CHUNK || offset != chunk->offset || number != section ||
-        index != chunk->index || stored_bytes != chunk->stored_bytes ||
-        memcmp(slot->digest, chunk->digest, SHA256_BYTES))
+    const char *wrong = chunk_record_read(record, chunk->offset, &head);
+    if (wrong)
+        return wrong;
+    bool other = head.section != number || head.index != chunk->index;
+    if ((other && !chunk->same) || head.stored_bytes != chunk->stored_bytes ||
+        memcmp(head.digest, chunk->digest, SHA256_BYTES))
         return "the index speaks of another chunk";
-    if (codec != CODEC_ZSTD)
+    if (head.codec != CODEC_ZSTD)
         return "its codec is unknown";
-    if (content_bytes != slot->content_bytes)
+    if (head.content_bytes != slot->content_bytes)
         return "its content has an impossible size";
+    slot->sum = head.sum;
+    memcpy(slot->digest, head.digest, SHA256_BYTES);
     return NULL;
 }
 

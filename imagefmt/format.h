@@ -40,6 +40,7 @@ enum record_tag {
 #define HEADER_MAGIC       "ferryimg" /* 8 bytes, no terminator */
 #define HEADER_MAGIC_BYTES 8
 #define CODEC_ZSTD         1
+#define CODEC_SAME         2 /* a chunk with this content was stored before */
 
 #define PAGE_CHUNKS   1024u /* entries of every page but a section's last */
 #define INDEX_ENTRIES 4096u /* entries of every index record but the last */

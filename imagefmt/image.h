@@ -141,6 +141,7 @@ struct image_chunk {
     uint64_t index;
     uint64_t offset; /* of its record in the file */
     uint32_t stored_bytes;
+    bool same; /* its content was stored for an earlier chunk: offset is that one's */
     uint8_t digest[SHA256_BYTES];
 };
 

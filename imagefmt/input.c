@@ -16,12 +16,14 @@ int input_open(struct input *in, int fd, const char *about, struct ferry_error *
 {
     *in = (struct input){.fd = fd, .about = about, .record = writer_init(RECORD_LIMIT_BYTES)};
     in->buffer = malloc(BUFFER_BYTES);
-    return in->buffer ? 0 : ferry_fail(err, -ENOMEM, about, "out of memory");
+    in->history = malloc(LIMIT_SAME_BYTES); /* costs no memory before it is written */
+    return in->buffer && in->history ? 0 : ferry_fail(err, -ENOMEM, about, "out of memory");
 }
 
 void input_close(struct input *in)
 {
     free(in->buffer);
+    free(in->history);
     writer_free(&in->record);
 }
 
@@ -54,6 +56,28 @@ static ssize_t input_some(struct input *in, uint8_t *data, size_t size)
     return (ssize_t)part;
 }
 
+static void remember(struct input *in, const uint8_t *data, size_t size)
+{
+    uint64_t at = in->position % LIMIT_SAME_BYTES;
+    size_t first = LIMIT_SAME_BYTES - at < size ? LIMIT_SAME_BYTES - at : size;
+
+    memcpy(in->history + at, data, first);
+    memcpy(in->history, data + first, size - first);
+}
+
+bool input_recall(const struct input *in, uint64_t offset, void *data, size_t size)
+{
+    uint64_t at = offset % LIMIT_SAME_BYTES;
+    size_t first = LIMIT_SAME_BYTES - at < size ? LIMIT_SAME_BYTES - at : size;
+
+    if (offset > in->position || in->position - offset < size ||
+        in->position - offset > LIMIT_SAME_BYTES)
+        return false;
+    memcpy(data, in->history + at, first);
+    memcpy((uint8_t *)data + first, in->history, size - first);
+    return true;
+}
+
 int input_read(struct input *in, void *data, size_t size, struct ferry_error *err)
 {
     uint8_t *to = data;
@@ -66,6 +90,7 @@ int input_read(struct input *in, void *data, size_t size, struct ferry_error *er
             return ferry_refuse(err, -EBADMSG, in->about,
                                 "ends early, after %" PRIu64 " bytes: the image is incomplete",
                                 in->position);
+        remember(in, to, (size_t)got);
         in->position += (uint64_t)got;
         to += got;
         size -= (size_t)got;

@@ -5,6 +5,8 @@
 #ifndef FERRY_IMAGEFMT_INPUT_H
 #define FERRY_IMAGEFMT_INPUT_H
 
+#include <stdbool.h>
+
 #include "common/bytes.h"
 #include "common/error.h"
 
@@ -15,6 +17,7 @@ struct input {
     uint8_t *buffer;
     size_t start, end; /* of what is read but not handed out */
     struct writer record;
+    uint8_t *history; /* the last LIMIT_SAME_BYTES handed out, in a ring */
 };
 
 struct record {
@@ -27,6 +30,9 @@ int input_open(struct input *in, int fd, const char *about, struct ferry_error *
 void input_close(struct input *in); /* not the fd */
 /* Exactly size bytes; an image that ends before is refused. */
 int input_read(struct input *in, void *data, size_t size, struct ferry_error *err);
+/* Bytes that were handed out before, of the last LIMIT_SAME_BYTES; false: they are not among them.
+ */
+bool input_recall(const struct input *in, uint64_t offset, void *data, size_t size);
 /* Refuses anything that follows. */
 int input_expect_end(struct input *in, struct ferry_error *err);
 /*

@@ -108,14 +108,17 @@ static int find_place(struct image *image, uint64_t number, struct page_place *p
     return 0;
 }
 
+/*
+ * next: where the next chunk that is stored here can lie at the earliest.  An entry before it is
+ * one whose content was stored before: it must lie in the image before this place.
+ */
 static const char *wrong_with_entry(const struct image *image, const struct page_place *place,
-                                    const struct image_chunk *chunk,
-                                    const struct image_chunk *before)
+                                    struct image_chunk *chunk, const struct image_chunk *before,
+                                    uint64_t *next)
 {
     const struct table_entry *entry = &image->table.entries[place->section];
     uint32_t size = section_chunk_bytes(&entry->section, chunk->index);
-    uint64_t from = before ? before->offset + CHUNK_RECORD_BYTES + before->stored_bytes
-                           : entry->offset + RECORD_HEAD_BYTES + RECORD_SUM_BYTES;
+    uint64_t end = chunk->offset >= *next ? place->offset : *next;
 
     if (!size)
         return "a chunk lies behind the end of its section";
@@ -123,10 +126,25 @@ static const char *wrong_with_entry(const struct image *image, const struct page
         return "its chunks are out of order";
     if (!chunk->stored_bytes || chunk->stored_bytes > STORED_LIMIT(size))
         return "a chunk has an impossible size";
-    if (chunk->offset < from || chunk->offset >= place->offset ||
-        place->offset - chunk->offset < CHUNK_RECORD_BYTES + chunk->stored_bytes)
-        return "its chunks overlap or lie outside their section";
+    if (chunk->offset <= image->table.manifest_offset || chunk->offset >= end ||
+        end - chunk->offset < CHUNK_RECORD_BYTES + chunk->stored_bytes)
+        return "its chunks overlap or lie outside the image's";
+    chunk->same = chunk->offset < *next;
+    if (!chunk->same)
+        *next = chunk->offset + CHUNK_RECORD_BYTES + chunk->stored_bytes;
     return NULL;
+}
+
+/* Behind which byte the chunks of a page can begin: the page before it, or the section's head. */
+static int find_start(struct image *image, uint64_t number, const struct page_place *place,
+                      uint64_t *start, struct ferry_error *err)
+{
+    const struct table_entry *entry = &image->table.entries[place->section];
+    struct page_place before = {.offset = entry->offset};
+
+    int error = number > entry->first_page ? find_place(image, number - 1, &before, err) : 0;
+    *start = before.offset + RECORD_HEAD_BYTES + RECORD_SUM_BYTES;
+    return error;
 }
 
 static int load_page(struct image *image, struct page *page, uint64_t number,
@@ -134,9 +152,12 @@ static int load_page(struct image *image, struct page *page, uint64_t number,
 {
     struct page_place place = {0};
     struct reader body;
+    uint64_t next;
 
     page->used = 0;
     int error = find_place(image, number, &place, err);
+    if (!error)
+        error = find_start(image, number, &place, &next, err);
     if (!error)
         error = image_record(image, place.offset, image_section_end(image, place.section),
                              RECORD_PAGE, "the index", &body, err);
@@ -153,7 +174,7 @@ static int load_page(struct image *image, struct page *page, uint64_t number,
         chunk->offset = reader_u64(&body);
         chunk->stored_bytes = reader_u32(&body);
         reader_copy(&body, chunk->digest, SHA256_BYTES);
-        const char *wrong = wrong_with_entry(image, &place, chunk, i ? chunk - 1 : NULL);
+        const char *wrong = wrong_with_entry(image, &place, chunk, i ? chunk - 1 : NULL, &next);
         if (wrong)
             return image_refuse(image, "the index", wrong, err);
     }

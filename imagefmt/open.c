@@ -170,7 +170,7 @@ static int add_section(struct image *image, struct reader *body, struct ferry_er
         return table_damaged(image, "its pages do not follow each other", err);
     table->pages += section.chunks / PAGE_CHUNKS + !!(section.chunks % PAGE_CHUNKS);
     uint64_t most = section.kind == IMAGE_STATE ? 0 : section_chunks(&section);
-    if (section.chunks > most || section.stored_bytes < section.chunks ||
+    if (section.chunks > most ||
         section.stored_bytes > section.chunks * STORED_LIMIT((uint64_t)section.chunk_bytes))
         return table_damaged(image, "a section has an impossible number of chunks", err);
     image->summary.chunks += section.chunks;

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "imagefmt/chunk.h"
 #include "imagefmt/content.h"
 #include "imagefmt/decode.h"
 #include "imagefmt/format.h"
@@ -225,13 +226,13 @@ static int on_data(struct image_reader *r, struct record *record, struct ferry_e
 }
 
 /* The numbers of a chunk's head, all but its sums. */
-static const char *wrong_with_chunk(const struct image_reader *r, uint32_t number, uint32_t codec,
-                                    const struct decode_slot *head)
+static const char *wrong_with_chunk(const struct image_reader *r, const struct chunk_head *head,
+                                    uint64_t offset)
 {
     const struct table_entry *entry = &r->table.entries[r->table.count - 1];
     uint32_t size = section_chunk_bytes(&entry->section, head->index);
 
-    if (number != r->table.count - 1)
+    if (head->section != r->table.count - 1)
         return "it belongs to another section";
     if (r->page_count == PAGE_CHUNKS || r->page_last)
         return "its index page is missing";
@@ -239,7 +240,7 @@ static const char *wrong_with_chunk(const struct image_reader *r, uint32_t numbe
         return "it lies behind the end of its section";
     if (head->index < r->next_index)
         return "it is out of order";
-    if (codec != CODEC_ZSTD)
+    if (head->codec != CODEC_ZSTD && head->codec != CODEC_SAME)
         return "its codec is unknown";
     if (head->content_bytes != size)
         return "its content has an impossible size";
@@ -247,21 +248,24 @@ static const char *wrong_with_chunk(const struct image_reader *r, uint32_t numbe
         return "its stored bytes have an impossible size";
     if (content_is_zero(head->digest))
         return "zeroes are stored, which no ferry writes";
+    if (head->codec == CODEC_SAME && (head->sum > offset || offset - head->sum > LIMIT_SAME_BYTES))
+        return "it refers to a chunk out of reach";
     return NULL;
 }
 
-static void note_chunk(struct image_reader *r, const struct decode_slot *head, uint64_t offset)
+static void note_chunk(struct image_reader *r, const struct chunk_head *head, uint64_t offset)
 {
     struct image_section *section = &table_last(&r->table)->section;
+    bool same = head->codec == CODEC_SAME;
 
     if (!r->page_count++)
         r->page_first = head->index;
     r->next_index = head->index + 1;
-    page_entry(&r->page, head->index, offset, head->stored_bytes, head->digest);
+    page_entry(&r->page, head->index, same ? head->sum : offset, head->stored_bytes, head->digest);
     content_add(&r->tree, head->index, content_level(section->chunk_bytes), head->digest);
     section->chunks++;
     section->content_bytes += head->content_bytes;
-    section->stored_bytes += head->stored_bytes;
+    section->stored_bytes += same ? 0 : head->stored_bytes;
 }
 
 /* A chunk in work may turn out damaged before the place where reading failed: that comes first. */
@@ -275,21 +279,52 @@ static int earlier_damage(struct image_reader *r, int error, struct ferry_error 
     return error;
 }
 
+/* The stored bytes of the chunk that head refers to, out of what has passed by. */
+static const char *recall_chunk(struct image_reader *r, const struct chunk_head *head,
+                                struct decode_slot *slot)
+{
+    uint8_t record[CHUNK_RECORD_BYTES];
+    struct chunk_head equal;
+
+    if (!input_recall(&r->in, head->sum, record, sizeof(record)))
+        return "it refers to a chunk out of reach";
+    if (chunk_record_read(record, head->sum, &equal) || equal.codec != CODEC_ZSTD ||
+        equal.content_bytes != head->content_bytes || equal.stored_bytes != head->stored_bytes ||
+        memcmp(equal.digest, head->digest, SHA256_BYTES))
+        return "it refers to what is no equal chunk";
+    if (!input_recall(&r->in, head->sum + sizeof(record), slot->stored, head->stored_bytes))
+        return "it refers to a chunk out of reach";
+    slot->sum = equal.sum;
+    return NULL;
+}
+
+/* The stored bytes of a chunk into slot, from behind its head or from before. */
+static int take_stored(struct image_reader *r, const struct chunk_head *head,
+                       struct decode_slot *slot, struct ferry_error *err)
+{
+    slot->index = head->index;
+    slot->content_bytes = head->content_bytes;
+    slot->stored_bytes = head->stored_bytes;
+    slot->sum = head->sum;
+    memcpy(slot->digest, head->digest, SHA256_BYTES);
+    if (head->codec == CODEC_SAME) {
+        const char *wrong = recall_chunk(r, head, slot);
+        return wrong ? refuse_chunk(r, head->index, wrong, err) : 0;
+    }
+    int error = input_read(&r->in, slot->stored, slot->stored_bytes, err);
+    return error ? earlier_damage(r, error, err) : 0;
+}
+
 static int on_chunk(struct image_reader *r, struct record *record, struct ferry_error *err)
 {
     struct reader *body = &record->body;
-    struct decode_slot head = {0}, *slot;
+    struct chunk_head head;
+    struct decode_slot *slot;
 
-    uint32_t number = reader_u32(body);
-    uint32_t codec = reader_u32(body);
-    head.index = reader_u64(body);
-    head.content_bytes = reader_u32(body);
-    head.stored_bytes = reader_u32(body);
-    head.sum = reader_u64(body);
-    reader_copy(body, head.digest, SHA256_BYTES);
+    chunk_head_read(body, &head);
     if (body->error || reader_left(body))
         return refuse(r, "the head of a chunk", "it has an impossible length", err);
-    const char *wrong = wrong_with_chunk(r, number, codec, &head);
+    const char *wrong = wrong_with_chunk(r, &head, record->offset);
     if (wrong)
         return refuse_chunk(r, head.index, wrong, err);
     int error = decode_full(&r->decode) ? deliver_oldest(r, err) : 0;
@@ -297,14 +332,9 @@ static int on_chunk(struct image_reader *r, struct record *record, struct ferry_
         return error;
     if (decode_slot(&r->decode, &slot))
         return no_memory(r, err);
-    slot->index = head.index;
-    slot->content_bytes = head.content_bytes;
-    slot->stored_bytes = head.stored_bytes;
-    slot->sum = head.sum;
-    memcpy(slot->digest, head.digest, SHA256_BYTES);
-    error = input_read(&r->in, slot->stored, slot->stored_bytes, err);
+    error = take_stored(r, &head, slot, err);
     if (error)
-        return earlier_damage(r, error, err);
+        return error;
     decode_submit(&r->decode, slot);
     note_chunk(r, &head, record->offset);
     return r->page.error ? no_memory(r, err) : 0;

@@ -18,8 +18,10 @@
 #include "common/file.h"
 #include "common/pool.h"
 #include "common/zero.h"
+#include "imagefmt/chunk.h"
 #include "imagefmt/content.h"
 #include "imagefmt/format.h"
+#include "imagefmt/same.h"
 #include "imagefmt/table.h"
 
 #define SLOTS_PER_WORKER  4
@@ -51,6 +53,7 @@ struct image_writer {
     unsigned slots_used; /* of them, for the chunk size of this section */
     unsigned oldest, busy;
     struct table table;
+    struct same_table *same;
     struct writer record; /* the record being made */
     struct writer page;   /* entries of the page being filled */
     struct writer index;  /* entries of the index so far */
@@ -157,7 +160,8 @@ static int writer_start(struct image_writer *w, const struct image_writer_option
         return error;
     w->slot_count = pool_workers(w->pool) * SLOTS_PER_WORKER;
     w->slots = calloc(w->slot_count, sizeof(*w->slots));
-    if (!w->slots)
+    w->same = same_new();
+    if (!w->slots || !w->same)
         return no_memory(w, err);
     error = write_header(w, err);
     return error ? error : write_manifest(w, manifest, manifest_size, err);
@@ -299,25 +303,74 @@ static int write_page(struct image_writer *w, struct ferry_error *err)
     return w->index.error ? no_memory(w, err) : 0;
 }
 
-static void note_chunk(struct image_writer *w, const struct slot *slot, uint64_t offset)
+/* A chunk is in the image: at offset, in stored_bytes, of which `added` are new. */
+static void note_chunk(struct image_writer *w, const struct slot *slot, uint64_t offset,
+                       uint32_t stored_bytes, uint32_t added)
 {
     struct image_section *section = &table_last(&w->table)->section;
 
     if (!w->page_count++)
         w->page_first = slot->index;
-    page_entry(&w->page, slot->index, offset, (uint32_t)slot->stored_bytes, slot->digest);
+    page_entry(&w->page, slot->index, offset, stored_bytes, slot->digest);
     content_add(&w->tree, slot->index, slot->level, slot->digest);
     section->chunks++;
     section->content_bytes += slot->content_bytes;
-    section->stored_bytes += slot->stored_bytes;
+    section->stored_bytes += added;
     w->content_bytes += slot->content_bytes;
+}
+
+static struct chunk_head head_of(const struct image_writer *w, const struct slot *slot)
+{
+    struct chunk_head head = {
+        .section = w->table.count - 1,
+        .codec = CODEC_ZSTD,
+        .index = slot->index,
+        .content_bytes = slot->content_bytes,
+        .stored_bytes = (uint32_t)slot->stored_bytes,
+        .sum = slot->sum,
+    };
+
+    memcpy(head.digest, slot->digest, SHA256_BYTES);
+    return head;
+}
+
+static int write_stored(struct image_writer *w, struct slot *slot, struct ferry_error *err)
+{
+    struct chunk_head head = head_of(w, slot);
+    struct same_chunk stored = {.offset = w->offset,
+                                .content_bytes = head.content_bytes,
+                                .stored_bytes = head.stored_bytes};
+
+    chunk_head_write(record_begin(w, RECORD_CHUNK), &head);
+    int error = record_write(w, slot->stored, slot->stored_bytes, err);
+    if (error)
+        return error;
+    memcpy(stored.digest, slot->digest, SHA256_BYTES);
+    same_note(w->same, &stored);
+    note_chunk(w, slot, stored.offset, stored.stored_bytes, stored.stored_bytes);
+    return 0;
+}
+
+/* Content that lies in the image already: only where. */
+static int write_same(struct image_writer *w, const struct slot *slot,
+                      const struct same_chunk *same, struct ferry_error *err)
+{
+    struct chunk_head head = head_of(w, slot);
+
+    head.codec = CODEC_SAME;
+    head.stored_bytes = same->stored_bytes;
+    head.sum = same->offset;
+    chunk_head_write(record_begin(w, RECORD_CHUNK), &head);
+    int error = record_write(w, NULL, 0, err);
+    if (!error)
+        note_chunk(w, slot, same->offset, same->stored_bytes, 0);
+    return error;
 }
 
 /* Wait for the oldest chunk in work and write it. */
 static int write_oldest(struct image_writer *w, struct ferry_error *err)
 {
     struct slot *slot = &w->slots[w->oldest];
-    uint64_t offset = w->offset;
 
     pool_wait(w->pool, &slot->task);
     w->oldest = (w->oldest + 1) % w->slots_used;
@@ -325,18 +378,11 @@ static int write_oldest(struct image_writer *w, struct ferry_error *err)
     if (ZSTD_isError(slot->stored_bytes))
         return broken(w, ferry_fail(err, -EIO, NULL, "cannot compress: %s",
                                     ZSTD_getErrorName(slot->stored_bytes)));
-    struct writer *body = record_begin(w, RECORD_CHUNK);
-    writer_u32(body, w->table.count - 1);
-    writer_u32(body, CODEC_ZSTD);
-    writer_u64(body, slot->index);
-    writer_u32(body, slot->content_bytes);
-    writer_u32(body, (uint32_t)slot->stored_bytes);
-    writer_u64(body, slot->sum);
-    writer_copy(body, slot->digest, SHA256_BYTES);
-    int error = record_write(w, slot->stored, slot->stored_bytes, err);
+    const struct same_chunk *same =
+        same_find(w->same, slot->digest, slot->content_bytes, w->offset);
+    int error = same ? write_same(w, slot, same, err) : write_stored(w, slot, err);
     if (error)
         return error;
-    note_chunk(w, slot, offset);
     return w->page_count == PAGE_CHUNKS ? write_page(w, err) : 0;
 }
 
@@ -481,6 +527,7 @@ void image_writer_destroy(struct image_writer *w)
         free(w->slots[i].stored);
     }
     free(w->slots);
+    same_free(w->same);
     table_free(&w->table);
     writer_free(&w->record);
     writer_free(&w->page);

@@ -8,6 +8,7 @@
 #include "imagefmt/format.h"
 
 /* Places in a CHNK record, head included. */
+#define CHUNK_CODEC_AT  (RECORD_HEAD_BYTES + 4)
 #define CHUNK_STORED_AT (RECORD_HEAD_BYTES + 20)
 #define CHUNK_SUM_AT    (RECORD_HEAD_BYTES + 24)
 
@@ -97,6 +98,20 @@ void forge_chunk(struct forge *f, uint32_t number, uint64_t index, uint32_t cont
     writer_copy(&f->out, stored, stored_bytes);
 }
 
+void forge_same(struct forge *f, uint32_t number, uint64_t index, uint32_t content_bytes,
+                uint32_t stored_bytes, uint64_t target, const uint8_t digest[SHA256_BYTES])
+{
+    forge_begin(f, "CHNK");
+    writer_u32(&f->out, number);
+    writer_u32(&f->out, CODEC_SAME);
+    writer_u64(&f->out, index);
+    writer_u32(&f->out, content_bytes);
+    writer_u32(&f->out, stored_bytes);
+    writer_u64(&f->out, target);
+    writer_copy(&f->out, digest, SHA256_BYTES);
+    forge_end(f);
+}
+
 static uint32_t get_u32(const uint8_t *at)
 {
     uint32_t value;
@@ -123,7 +138,8 @@ int forge_record_at(const uint8_t *image, size_t size, size_t start, struct forg
     record->size = whole;
     memcpy(record->tag, image + start + 8, 4);
     if (strcmp(record->tag, "CHNK") ||
-        whole != RECORD_HEAD_BYTES + CHUNK_BODY_BYTES + RECORD_SUM_BYTES)
+        whole != RECORD_HEAD_BYTES + CHUNK_BODY_BYTES + RECORD_SUM_BYTES ||
+        get_u32(image + start + CHUNK_CODEC_AT) == CODEC_SAME)
         return 1;
     record->stored = get_u32(image + start + CHUNK_STORED_AT);
     if (record->stored > size - start - whole)

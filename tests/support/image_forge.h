@@ -30,6 +30,10 @@ void forge_data(struct forge *f, uint32_t number, uint8_t kind, const char *name
 void forge_chunk(struct forge *f, uint32_t number, uint64_t index, uint32_t content_bytes,
                  const void *stored, uint32_t stored_bytes, const uint8_t digest[SHA256_BYTES]);
 
+/* A chunk that refers to the record at offset target. */
+void forge_same(struct forge *f, uint32_t number, uint64_t index, uint32_t content_bytes,
+                uint32_t stored_bytes, uint64_t target, const uint8_t digest[SHA256_BYTES]);
+
 /* One record of an image at hand. */
 struct forge_record {
     size_t start, size; /* with head and sum */

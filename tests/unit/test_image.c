@@ -207,11 +207,80 @@ static void test_many_chunks(void **state)
     sample_free(&sample);
 }
 
+/* Equal chunks are stored once, across pages and sections of one chunk size, as far as reach goes.
+ */
+static void test_equal_chunks(void **state)
+{
+    struct sample sample = {.manifest = "{}"};
+    struct image_summary summary;
+    struct ferry_error err = {0};
+    uint64_t seed = 4;
+    size_t size = 0, far = 40 * MIB;
+
+    (void)state;
+    sample_add(&sample, IMAGE_RAM, "ram", 2100 * UINT64_C(65536), 65536, 1);
+    uint8_t *ram = sample.sections[0].content;
+    for (size_t i = 0; i < sample.sections[0].size; i++)
+        ram[i] = (uint8_t)(i % 65536 / 256 + 1);
+    sample_add(&sample, IMAGE_DISK, "vda", far + 65536 + 100, 65536, 1);
+    uint8_t *disk = sample.sections[1].content;
+    memcpy(disk, ram, 65536);
+    for (size_t i = 65536; i < far; i += 8) {
+        uint64_t number = sample_random(&seed);
+        memcpy(disk + i, &number, 8);
+    }
+    memcpy(disk + far, ram, 65536);
+    memcpy(disk + far + 65536, ram, 100);
+    CLEANUP_FREE uint8_t *image = sample_image(&sample, NULL, &size);
+    CLEANUP_FD int fd = sample_fd(image, size);
+    int error = sample_compare(&sample, fd, 2, &summary, &err);
+    if (!error)
+        error = sample_access(&sample, fd, &err);
+    report(&err);
+    assert_int_equal(error, 0);
+    assert_int_equal(summary.chunks, 2100 + far / 65536 + 2);
+    /* stored: the first one, the random ones, the first again out of reach, and the short one */
+    assert_in_range(summary.stored_bytes, far - 65536, far + 65536);
+    CLEANUP(image_cleanup) struct image *open = NULL;
+    struct image_chunk chunk;
+    assert_int_equal(image_open(fd, "sample", &open, NULL), 0);
+    for (uint64_t i = 0; i < 2100; i++) {
+        assert_int_equal(image_next_chunk(open, 0, i, &chunk, NULL), 1);
+        assert_int_equal(chunk.same, i > 0);
+    }
+    assert_int_equal(image_next_chunk(open, 1, 0, &chunk, NULL), 1);
+    assert_true(chunk.same);
+    assert_int_equal(image_next_chunk(open, 1, far / 65536, &chunk, NULL), 1);
+    assert_false(chunk.same);
+    assert_int_equal(image_next_chunk(open, 1, far / 65536 + 1, &chunk, NULL), 1);
+    assert_false(chunk.same);
+    sample_free(&sample);
+}
+
 static int run(const char *command)
 {
     int status = system(command);
 
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Has this content come before, in a chunk of the same size?  Then it is not stored again. */
+static bool stored_before(const struct sample *sample, unsigned number, uint64_t offset,
+                          size_t size)
+{
+    const struct sample_section *own = &sample->sections[number];
+
+    for (unsigned i = 0; i <= number; i++) {
+        const struct sample_section *section = &sample->sections[i];
+        uint64_t end = i == number ? offset : section->size;
+        if (section->chunk_bytes != own->chunk_bytes)
+            continue;
+        for (uint64_t at = 0; at < end && section->size - at >= size; at += own->chunk_bytes)
+            if ((size == own->chunk_bytes || section->size - at == size) &&
+                !memcmp(section->content + at, own->content + offset, size))
+                return true;
+    }
+    return false;
 }
 
 /* The zstd of Debian as an independent witness of the container and of every chunk. */
@@ -249,7 +318,7 @@ static void test_zstd_reads_it(void **state)
             size_t part = left < section->chunk_bytes ? left : section->chunk_bytes;
             bool zero = !section->content[o] &&
                         !memcmp(section->content + o, section->content + o + 1, part - 1);
-            if (zero)
+            if (zero || stored_before(&sample, i, o, part))
                 continue;
             assert_true(at + part <= data_size);
             assert_memory_equal(data + at, section->content + o, part);
@@ -386,7 +455,7 @@ int main(void)
         cmocka_unit_test(test_zero_is_free),  cmocka_unit_test(test_many_chunks),
         cmocka_unit_test(test_zstd_reads_it), cmocka_unit_test(test_writer_usage),
         cmocka_unit_test(test_write_error),   cmocka_unit_test(test_worked_example),
-        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_golden),        cmocka_unit_test(test_equal_chunks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -256,7 +256,8 @@ static void test_hostile_page(void **state)
         altered("PAGE", PAGE_ENTRY_1 + 8, far[i], 8, "overlap or lie outside");
     altered("PAGE", PAGE_ENTRY_1 + 16, 0, 4, "impossible size");
     altered("PAGE", PAGE_ENTRY_1 + 16, UINT32_MAX, 4, "impossible size");
-    altered("PAGE", PAGE_ENTRY_1 + 16, 25, 4, "overlap");
+    altered("PAGE", PAGE_ENTRY_1 + 16, 25, 4, "damaged");
+    altered("PAGE", PAGE_ENTRY_1 + 8, 80, 8, "no chunk is where one should be");
     altered("PAGE", PAGE_ENTRY_1 + 20, 1, 8, "the index speaks of another chunk");
 }
 

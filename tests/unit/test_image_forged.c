@@ -324,6 +324,66 @@ static void forge_disk(struct forge *f, uint32_t number, const char *name, bool 
     forge_end(f);
 }
 
+/* References to equal chunks: only to a stored one, before, within reach, and equal in all. */
+static void test_references(void **state)
+{
+    CLEANUP_FREE uint8_t *filler = calloc(1, LIMIT_SECTION_BYTES);
+    uint8_t content[8192] = "x", stored[8192], digest[SHA256_BYTES], other[SHA256_BYTES] = {9};
+    uint32_t size = frame(stored, sizeof(stored), content, 4096);
+    struct forge f;
+    enum { OUT_OF_REACH, NO_EQUAL };
+    static const char *const what[] = {"refers to a chunk out of reach",
+                                       "refers to what is no equal chunk"};
+
+    (void)state;
+    content_node(content, 4096, 0, digest);
+    for (unsigned i = 0; i < 12; i++) {
+        start(&f);
+        forge_data(&f, 0, IMAGE_DISK, "vda", 4096, 8 * 4096 + 100);
+        size_t target = f.out.size;
+        forge_chunk(&f, 0, 0, 4096, stored, size, digest);
+        size_t same = f.out.size;
+        forge_same(&f, 0, 1, 4096, size, target, digest); /* as it should be */
+        const struct {
+            uint64_t index, target;
+            uint32_t content_bytes, stored_bytes;
+            const uint8_t *digest;
+            const char *what;
+        } bad[12] = {
+            {2, f.out.size, 4096, size, digest, what[NO_EQUAL]}, /* itself */
+            {2, f.out.size + 8, 4096, size, digest, what[OUT_OF_REACH]},
+            {2, UINT64_MAX, 4096, size, digest, what[OUT_OF_REACH]},
+            {2, UINT64_C(1) << 63, 4096, size, digest, what[OUT_OF_REACH]},
+            {2, same, 4096, size, digest, what[NO_EQUAL]}, /* a reference */
+            {2, 0, 4096, size, digest, what[NO_EQUAL]},
+            {2, 44, 4096, size, digest, what[NO_EQUAL]},
+            {2, target + 1, 4096, size, digest, what[NO_EQUAL]},
+            {2, target, 4096, size - 1, digest, what[NO_EQUAL]},
+            {2, target, 4096, size, other, what[NO_EQUAL]},
+            {8, target, 100, size, digest, what[NO_EQUAL]}, /* another length of content */
+            {2, target, 4096, 0, digest, "impossible size"},
+        };
+        forge_same(&f, 0, bad[i].index, bad[i].content_bytes, bad[i].stored_bytes, bad[i].target,
+                   bad[i].digest);
+        done(&f, bad[i].what);
+    }
+    start(&f);
+    forge_disk(&f, 0, "vda", true);
+    size_t target = 0;
+    struct forge_record record;
+    for (; forge_record_at(f.out.data, f.out.size, target, &record) && strcmp(record.tag, "CHNK");
+         target += record.size)
+        ;
+    for (unsigned i = 0; i < 9; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "s%u", i);
+        forge_state(&f, 1 + i, name, filler, LIMIT_SECTION_BYTES - 100);
+    }
+    forge_data(&f, 10, IMAGE_DISK, "vdb", 4096, 4096);
+    forge_same(&f, 10, 0, 4096, size, target, digest);
+    done(&f, what[OUT_OF_REACH]);
+}
+
 /* Every page but a section's last is full: its place must be computable. */
 static void test_page_rules(void **state)
 {
@@ -412,9 +472,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_header),         cmocka_unit_test(test_manifest_size),
         cmocka_unit_test(test_state_sections), cmocka_unit_test(test_data_sections),
-        cmocka_unit_test(test_chunk_heads),    cmocka_unit_test(test_chunk_content),
-        cmocka_unit_test(test_lying_frames),   cmocka_unit_test(test_page_rules),
-        cmocka_unit_test(test_index_rules),    cmocka_unit_test(test_moved_record),
+        cmocka_unit_test(test_chunk_heads),    cmocka_unit_test(test_references),
+        cmocka_unit_test(test_chunk_content),  cmocka_unit_test(test_lying_frames),
+        cmocka_unit_test(test_page_rules),     cmocka_unit_test(test_index_rules),
+        cmocka_unit_test(test_moved_record),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
