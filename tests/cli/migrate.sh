@@ -77,4 +77,18 @@ wait_for 10 sh -c "! FERRY_RUNTIME_DIR='$T/a' '$FERRY' status one --json | grep 
 expect 0 "one: running" ferry status one
 tick=$(tick_of "$T/1.log")
 wait_for 10 at_tick "$T/1.log" $((tick + 3))
+ferry kill one
+
+# A guest that resets during the move: the move ends, and it boots again here
+rm "$T/1.log"
+ferry run --name one --kernel "$PAYLOAD" --memory 32M --append "fill=4 ws=2 period=20 ticks=40" \
+    --disk "$T/disk.raw" --serial "file:$T/1.log" --detach > /dev/null || fail "ferry run"
+wait_for 10 at_tick "$T/1.log" 3
+expect 1 "slow.sock: cancelled" ferry migrate one "unix:$T/slow.sock" --bandwidth 200K
+booted_twice() {
+    [ "$(grep -ac "^payload: 'fill" "$T/1.log")" -ge 2 ]
+}
+wait_for 10 booted_twice
+expect 0 "one: running" ferry status one
+expect 1 "no machine 'one' is running" ferry_at b status one
 exit 0
