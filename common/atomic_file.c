@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -36,6 +37,17 @@ static int open_folder(struct atomic_file *f, const char *path, struct ferry_err
     if (!(f->name = strdup(base)))
         return ferry_fail(err, -ENOMEM, path, "out of memory");
     return 0;
+}
+
+/* A rename would put a file in the place of a device such as /dev/null, a FIFO or a link. */
+static int check_replaceable(const struct atomic_file *f, struct ferry_error *err)
+{
+    struct stat st;
+
+    if (fstatat(f->dir_fd, f->name, &st, AT_SYMLINK_NOFOLLOW) || S_ISREG(st.st_mode))
+        return 0;
+    return ferry_fail(err, S_ISDIR(st.st_mode) ? -EISDIR : -EEXIST, f->path,
+                      "exists and is not a regular file; ferry leaves it alone");
 }
 
 static int choose_temporary_name(struct atomic_file *f, struct ferry_error *err)
@@ -93,6 +105,8 @@ int atomic_file_open(struct atomic_file *f, const char *path, struct ferry_error
 {
     *f = ATOMIC_FILE_NONE;
     int error = open_folder(f, path, err);
+    if (!error)
+        error = check_replaceable(f, err);
     if (!error)
         error = open_temporary(f, err);
     if (error)

@@ -37,11 +37,13 @@ struct atomic_file {
     char *name; /* final name within the folder */
     char *temp; /* temporary name within the folder, NULL: it has none now */
     char *path; /* as given, for messages */
-    bool fresh; /* set after open: replace nothing; commit fails with -EEXIST if the name is taken */
+    bool
+        fresh; /* set after open: replace nothing; commit fails with -EEXIST if the name is taken */
 };
 
 #define ATOMIC_FILE_NONE ((struct atomic_file){.fd = -1, .dir_fd = -1})
 
+/* -EEXIST (-EISDIR): the name belongs to something that is not a regular file. */
 int atomic_file_open(struct atomic_file *f, const char *path, struct ferry_error *err);
 /* Make it appear.  On error the old file is what is there, and the temporary one is gone. */
 int atomic_file_commit(struct atomic_file *f, struct ferry_error *err);

@@ -104,6 +104,25 @@ static void test_fresh_replaces_nothing(void **unused)
     assert_int_equal(count_entries(), 1); /* and the temporary name is gone */
 }
 
+static void test_only_files_are_replaced(void **unused)
+{
+    (void)unused;
+    struct atomic_file f;
+    struct stat st;
+    unlink(path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(atomic_file_open(&f, path, NULL), -EEXIST);
+    assert_int_equal(f.fd, -1);
+    assert_int_equal(lstat(path, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink("/dev/null", path), 0);
+    assert_int_equal(atomic_file_write(path, "x", 1, NULL), -EEXIST);
+    assert_int_equal(lstat(path, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(unlink(path), 0);
+}
+
 /* A child writes the file piece by piece under a size limit and dies of it, or is killed. */
 static void die_while_writing(rlim_t limit)
 {
@@ -195,6 +214,7 @@ int main(void)
         cmocka_unit_test(test_appears_on_commit_only),
         cmocka_unit_test(test_abandon_keeps_the_old),
         cmocka_unit_test(test_fresh_replaces_nothing),
+        cmocka_unit_test(test_only_files_are_replaced),
         cmocka_unit_test(test_full_disk_and_kill_keep_the_old),
         cmocka_unit_test(test_bad_paths),
         cmocka_unit_test(test_file_read_limits),
