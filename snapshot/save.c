@@ -6,9 +6,11 @@
 #include "snapshot/snapshot.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/clock.h"
@@ -264,6 +266,17 @@ int snapshot_save_fd(struct machine *machine, int fd, const struct snapshot_opti
     return error ? error : resume_error;
 }
 
+/* The disk of a machine is locked, by whatever name: an image must not take that from it. */
+static int check_not_a_disk(const char *path, struct ferry_error *err)
+{
+    struct flock probe = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+
+    if (fd < 0 || fcntl(fd, F_OFD_GETLK, &probe) || probe.l_type == F_UNLCK)
+        return 0;
+    return ferry_refuse(err, -EBUSY, path, "is in use as a disk of a machine (locked)");
+}
+
 int snapshot_save(struct machine *machine, const char *path, const struct snapshot_options *options,
                   struct progress *progress, struct snapshot_result *result,
                   struct ferry_error *err)
@@ -272,7 +285,9 @@ int snapshot_save(struct machine *machine, const char *path, const struct snapsh
     uint64_t start = monotonic_ns();
     int resume_error;
 
-    int error = atomic_file_open(&file, path, err);
+    int error = check_not_a_disk(path, err);
+    if (!error)
+        error = atomic_file_open(&file, path, err);
     if (error)
         return error;
     error = save_and_resume(machine, file.fd, options, progress, result, &resume_error, err);

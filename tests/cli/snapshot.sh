@@ -35,6 +35,10 @@ mkdir "$T/elsewhere"
 # Refusals of snapshot
 cp "$T/one.ferry" "$T/kept.ferry"
 expect 1 "cannot open the folder" ferry snapshot one "$T/none/x.ferry"
+expect 3 "disk.raw: is in use as a disk" ferry snapshot one "$T/disk.raw"
+mkfifo "$T/not-a-file"
+expect 1 "not-a-file: exists and is not a regular file" ferry snapshot one "$T/not-a-file"
+[ -p "$T/not-a-file" ] || fail "a FIFO was replaced"
 expect 0 "one: running" ferry status one
 cmp -s "$T/one.ferry" "$T/kept.ferry" || fail "an image changed"
 [ -z "$(find "$T" -name '*.tmp')" ] || fail "temporary files: $(find "$T" -name '*.tmp')"
