@@ -37,8 +37,7 @@ struct atomic_file {
     char *name; /* final name within the folder */
     char *temp; /* temporary name within the folder, NULL: it has none now */
     char *path; /* as given, for messages */
-    bool
-        fresh; /* set after open: replace nothing; commit fails with -EEXIST if the name is taken */
+    bool fresh; /* set it after open: a commit replaces nothing, but fails with -EEXIST */
 };
 
 #define ATOMIC_FILE_NONE ((struct atomic_file){.fd = -1, .dir_fd = -1})
