@@ -77,6 +77,16 @@ ferry status one --json > "$T/status"
 expect 2 "is not in doubt" ferry resolve one
 ferry kill one
 
+# Killed in doubt: it says that this is not the end of it
+rm -f "$T/1.log"
+in_doubt
+expect 0 "one: its move is still in doubt.*ferry resolve one" ferry kill one
+process_gone() {
+    ferry ps | grep -qE "^one +0 in-doubt"
+}
+wait_for 5 process_gone
+expect 0 "one: moved" ferry resolve one --gone --i-fenced-the-other-side
+
 # Somebody answers again: it resolves by itself
 rm -f "$T/1.log"
 in_doubt
