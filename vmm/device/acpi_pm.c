@@ -6,8 +6,9 @@
  *   PORT_PM_TIMER   32 bits at 3.579545 MHz
  *   PORT_GPE0       status and enable of 16 general purpose events
  *
- * The SCI is high while an enabled status bit is set.  The timer stands still while the machine is
- * paused; its state is the guest's time since power on, so it goes on where it was after a restore.
+ * The SCI is high while an enabled status bit is set.  The timer shows the same gap over a pause, a
+ * restore or a move as the guest's other clocks do (machine_run.c): what CLOCK_REALTIME says has
+ * passed since it was stopped, and never less than nothing.
  * TMR_STS is set when the timer's top bit changes; as nobody looks for it between two accesses, it
  * is brought up to date at each of them, and by an alarm only if the guest enabled its interrupt.
  */
@@ -48,8 +49,9 @@ struct acpi_pm_state {
     uint16_t pm1_control;
     uint16_t gpe_status;
     uint16_t gpe_enable;
-    uint64_t timer_ns;     /* of guest time since power on */
-    uint64_t timer_halves; /* changes of the top bit that TMR_STS knows of */
+    uint64_t timer_ns;               /* of guest time since power on */
+    uint64_t timer_halves;           /* changes of the top bit that TMR_STS knows of */
+    uint64_t stopped_at_realtime_ns; /* when timer_ns was taken; 0: the gap does not count */
 };
 
 static int check_state(const void *state, const struct state_context *context,
@@ -76,6 +78,7 @@ static const struct state_field acpi_pm_fields[] = {
     STATE_SCALAR(STATE_U16, struct acpi_pm_state, gpe_enable, 5, 1),
     STATE_RANGE(STATE_U64, struct acpi_pm_state, timer_ns, 6, 1, 0, TIMER_NS_MOST),
     STATE_SCALAR(STATE_U64, struct acpi_pm_state, timer_halves, 7, 1),
+    STATE_SCALAR(STATE_U64, struct acpi_pm_state, stopped_at_realtime_ns, 8, 1),
 };
 
 const struct state_table acpi_pm_table = {
@@ -118,13 +121,21 @@ static uint64_t timer_ticks(const struct acpi_pm *pm)
 
 static void timer_start(struct acpi_pm *pm)
 {
+    uint64_t now = realtime_ns(), stopped = pm->regs.stopped_at_realtime_ns;
+
+    if (stopped && now > stopped)
+        pm->regs.timer_ns += now - stopped;
+    pm->regs.stopped_at_realtime_ns = 0;
     pm->timer_zero_ns = monotonic_ns() - pm->regs.timer_ns;
     pm->timer_runs = true;
 }
 
 static void timer_stop(struct acpi_pm *pm)
 {
+    if (!pm->timer_runs)
+        return;
     pm->regs.timer_ns = timer_ns(pm);
+    pm->regs.stopped_at_realtime_ns = realtime_ns();
     pm->timer_runs = false;
     deadline_set(pm->alarm, DEADLINE_NEVER);
 }
@@ -322,7 +333,10 @@ static void acpi_pm_capture(struct device *device, void *state)
 
     LOCK_SCOPE(&pm->lock);
     *s = pm->regs;
+    if (!pm->timer_runs)
+        return;
     s->timer_ns = timer_ns(pm);
+    s->stopped_at_realtime_ns = realtime_ns();
 }
 
 static int acpi_pm_commit(struct device *device, const void *state, struct ferry_error *err)
