@@ -22,6 +22,8 @@ const struct command *const commands[] = {
     &command_inspect,
     &command_verify,
     &command_digest,
+    &command_diff,
+    &command_extract,
     &command_version,
     &command_help,
     NULL,

@@ -1,9 +1,13 @@
-/* ferry verify: is an image whole? */
+/* ferry verify: is an image whole?  And with --salvage: what of it is? */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/image_file.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "common/cleanup.h"
 #include "common/hash.h"
 #include "common/units.h"
@@ -11,36 +15,180 @@
 
 struct verify_options {
     const char *file;
+    bool salvage;
     bool json;
+    struct progress_options progress;
 };
 
-static int run(void *parsed, struct ferry_error *err)
-{
-    const struct verify_options *o = parsed;
-    const struct image_visitor nothing = {0};
-    struct image_summary summary;
-    char root[2 * SHA256_BYTES + 1], bytes[32];
+struct verify {
+    struct progress_view view;
+    uint64_t total; /* bytes of the file; 0: a pipe */
+    json_t *sections;
+    bool manifest;
+};
 
-    CLEANUP_FD int fd = image_file_open("verify", o->file, err);
-    if (fd < 0)
-        return fd;
-    int error = image_read(fd, image_file_about(o->file), 0, &nothing, NULL, &summary, err);
-    if (error)
-        return error;
-    hex_encode(summary.root, SHA256_BYTES, root);
-    if (o->json)
-        return output_json(json_pack("{s:b, s:i, s:I, s:I, s:I, s:s}", "ok", 1, "version",
-                                     (int)summary.version, "bytes", (json_int_t)summary.bytes,
-                                     "content_bytes", (json_int_t)summary.content_bytes, "chunks",
-                                     (json_int_t)summary.chunks, "root", root),
-                           err);
-    output_text("%s: whole, %s, root %s", image_file_about(o->file),
-                format_size(summary.bytes, bytes, sizeof(bytes)), root);
+static void on_progress(void *opaque, uint64_t bytes)
+{
+    struct verify *v = opaque;
+    const struct progress_report report = {
+        .phase = "verify", .done_bytes = bytes, .total_bytes = v->total, .sent_bytes = bytes};
+
+    progress_view_show(&v->view, &report);
+}
+
+static int on_manifest(void *opaque, const char *json, size_t size, struct ferry_error *err)
+{
+    struct verify *v = opaque;
+
+    (void)json;
+    (void)size;
+    (void)err;
+    v->manifest = true;
     return 0;
 }
 
+/* A section of which this much is whole so far. */
+static int add_section(struct verify *v, const struct image_section *section, const char *kind,
+                       uint64_t whole, struct ferry_error *err)
+{
+    json_t *value = json_pack("{s:s, s:s, s:I, s:I, s:b}", "kind", kind, "name", section->name,
+                              "bytes", (json_int_t)section->size, "whole_bytes", (json_int_t)whole,
+                              "whole", section->kind == IMAGE_STATE);
+
+    return json_array_append_new(v->sections, value)
+               ? ferry_fail(err, -ENOMEM, NULL, "out of memory")
+               : 0;
+}
+
+static int on_state(void *opaque, const struct image_section *section, const uint8_t *data,
+                    struct ferry_error *err)
+{
+    (void)data;
+    return add_section(opaque, section, "state", section->size, err);
+}
+
+static int on_begin(void *opaque, const struct image_section *section, struct ferry_error *err)
+{
+    return add_section(opaque, section, section->kind == IMAGE_RAM ? "ram" : "disk", 0, err);
+}
+
+static void reached(struct verify *v, uint64_t bytes)
+{
+    json_t *last = json_array_get(v->sections, json_array_size(v->sections) - 1);
+
+    json_object_set_new(last, "whole_bytes", json_integer((json_int_t)bytes));
+}
+
+static int on_chunk(void *opaque, const struct image_section *section, uint64_t offset,
+                    const uint8_t *data, size_t size, struct ferry_error *err)
+{
+    (void)section;
+    (void)data;
+    (void)err;
+    reached(opaque, offset + size);
+    return 0;
+}
+
+static int on_end(void *opaque, const struct image_section *section, struct ferry_error *err)
+{
+    struct verify *v = opaque;
+
+    (void)err;
+    reached(v, section->size);
+    json_object_set_new(json_array_get(v->sections, json_array_size(v->sections) - 1), "whole",
+                        json_true());
+    return 0;
+}
+
+static int print_whole(const struct verify_options *o, const struct image_summary *summary,
+                       struct ferry_error *err)
+{
+    char root[2 * SHA256_BYTES + 1], bytes[32];
+
+    hex_encode(summary->root, SHA256_BYTES, root);
+    if (o->json)
+        return output_json(json_pack("{s:b, s:i, s:I, s:I, s:I, s:s}", "ok", 1, "version",
+                                     (int)summary->version, "bytes", (json_int_t)summary->bytes,
+                                     "content_bytes", (json_int_t)summary->content_bytes, "chunks",
+                                     (json_int_t)summary->chunks, "root", root),
+                           err);
+    output_text("%s: whole, %s, root %s", image_file_about(o->file),
+                format_size(summary->bytes, bytes, sizeof(bytes)), root);
+    return 0;
+}
+
+static void print_section(const json_t *section)
+{
+    uint64_t size = (uint64_t)json_integer_value(json_object_get(section, "bytes"));
+    uint64_t whole = (uint64_t)json_integer_value(json_object_get(section, "whole_bytes"));
+    bool all = json_is_true(json_object_get(section, "whole"));
+    char of[32], part[32];
+
+    output_text("  %-5s %-12s %s%s%s", json_string_value(json_object_get(section, "kind")),
+                json_string_value(json_object_get(section, "name")),
+                all ? "whole" : format_size(whole, part, sizeof(part)), all ? "" : " of ",
+                all ? "" : format_size(size, of, sizeof(of)));
+}
+
+/* What came before the damage; the damage itself stays the result. */
+static void print_salvage(const struct verify_options *o, const struct verify *v,
+                          const struct ferry_error *damage)
+{
+    char text[768];
+    const json_t *section;
+    size_t i;
+
+    if (o->json) {
+        struct ferry_error ignored;
+        output_json(json_pack("{s:b, s:s, s:b, s:O}", "ok", 0, "damage",
+                              ferry_error_text(damage, text, sizeof(text)), "manifest", v->manifest,
+                              "sections", v->sections),
+                    &ignored);
+        return;
+    }
+    output_text("%s: whole before the damage:", image_file_about(o->file));
+    if (v->manifest)
+        output_text("  manifest");
+    json_array_foreach(v->sections, i, section) print_section(section);
+}
+
+static int run(void *parsed, struct ferry_error *err)
+{
+    static const struct image_visitor visitor = {
+        .manifest = on_manifest,
+        .state = on_state,
+        .begin = on_begin,
+        .chunk = on_chunk,
+        .end = on_end,
+        .progress = on_progress,
+    };
+    const struct verify_options *o = parsed;
+    struct verify v = {.sections = json_array()};
+    struct image_summary summary;
+    struct stat st;
+
+    int error = progress_view_init(&v.view, &o->progress, err);
+    if (error)
+        return error;
+    CLEANUP_FD int fd = image_file_open("verify", o->file, err);
+    if (fd < 0)
+        return fd;
+    v.total = !fstat(fd, &st) && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+    error = image_read(fd, image_file_about(o->file), 0, &visitor, &v, &summary, err);
+    progress_view_end(&v.view);
+    if (!error)
+        error = print_whole(o, &summary, err);
+    else if (o->salvage && err->kind == FERRY_REFUSED)
+        print_salvage(o, &v, err);
+    json_decref(v.sections);
+    return error;
+}
+
 static const struct option_spec options[] = {
+    OPTION("salvage", NULL, OPTION_FLAG, struct verify_options, salvage,
+           "list what is whole before the damage, if there is some"),
     OPTION("json", NULL, OPTION_FLAG, struct verify_options, json, "print JSON"),
+    PROGRESS_OPTIONS(struct verify_options, progress),
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {
@@ -51,6 +199,7 @@ static const struct operand_spec operands[] = {
 const struct command command_verify = {
     .name = "verify",
     .summary = "Check every sum of an image",
+    .details = "All cores inflate and check.  Damage is named by what it belongs to.",
     .options = options,
     .operands = operands,
     .parsed_size = sizeof(struct verify_options),

@@ -83,21 +83,26 @@ void content_node(const void *data, size_t size, unsigned level, uint8_t node[SH
         sha256(whole, CONTENT_LEAF_BYTES, leaf);
         content_add(&tree, at / CONTENT_LEAF_BYTES, 0, leaf);
     }
-    skip_to(&tree, UINT64_C(1) << level);
-    memcpy(node, tree.left[level], SHA256_BYTES);
+    content_top(&tree, level, node);
+}
+
+void content_top(const struct content_tree *tree, unsigned level, uint8_t node[SHA256_BYTES])
+{
+    struct content_tree whole = *tree;
+
+    skip_to(&whole, UINT64_C(1) << level);
+    memcpy(node, whole.left[level], SHA256_BYTES);
 }
 
 void content_digest(const struct content_tree *tree, uint64_t size, uint8_t digest[SHA256_BYTES])
 {
-    struct content_tree whole = *tree;
     uint64_t leaves = size / CONTENT_LEAF_BYTES + !!(size % CONTENT_LEAF_BYTES);
     unsigned level = leaves > 1 ? 64 - (unsigned)__builtin_clzll(leaves - 1) : 0;
     level = level < CONTENT_TOP_LEAST ? CONTENT_TOP_LEAST : level;
     uint64_t wire = htole64(size);
     uint8_t text[sizeof(wire) + SHA256_BYTES];
 
-    skip_to(&whole, UINT64_C(1) << level);
     memcpy(text, &wire, sizeof(wire));
-    memcpy(text + sizeof(wire), whole.left[level], SHA256_BYTES);
+    content_top(tree, level, text + sizeof(wire));
     sha256(text, sizeof(text), digest);
 }

@@ -35,6 +35,8 @@ bool content_is_zero(const uint8_t node[SHA256_BYTES]);
  */
 void content_add(struct content_tree *tree, uint64_t index, unsigned level,
                  const uint8_t node[SHA256_BYTES]);
+/* The node of this level over all that was added, and zeroes behind; no more than it covers. */
+void content_top(const struct content_tree *tree, unsigned level, uint8_t node[SHA256_BYTES]);
 /* The digest of content of size bytes (at most LIMIT_DISK_BYTES), of which no leaf lies behind. */
 void content_digest(const struct content_tree *tree, uint64_t size, uint8_t digest[SHA256_BYTES]);
 

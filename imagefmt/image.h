@@ -149,6 +149,9 @@ struct image_chunk {
  * or a negative errno. */
 int image_next_chunk(struct image *image, uint32_t section, uint64_t index,
                      struct image_chunk *chunk, struct ferry_error *err);
+/* Read all pages of a data section and compare its digest with what they add up to: after that the
+ * identities in its chunks are those that the root vouches for. */
+int image_check_pages(struct image *image, uint32_t section, struct ferry_error *err);
 /* Content of a data section; size bytes at offset must lie within it. */
 int image_pread(struct image *image, uint32_t section, uint64_t offset, void *data, size_t size,
                 struct ferry_error *err);

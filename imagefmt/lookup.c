@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "imagefmt/access.h"
+#include "imagefmt/content.h"
 
 #define INDEX_RECORD_BYTES                                       \
     (RECORD_HEAD_BYTES + 4 + INDEX_ENTRIES * INDEX_ENTRY_BYTES + \
@@ -272,4 +273,27 @@ int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
     }
     *chunk = page->chunks[at];
     return 1;
+}
+
+int image_check_pages(struct image *image, uint32_t number, struct ferry_error *err)
+{
+    const struct image_section *section = &image->table.entries[number].section;
+    struct content_tree tree = {0};
+    struct image_chunk chunk = {0};
+    uint8_t digest[SHA256_BYTES];
+    int found = 1;
+
+    if (section->kind == IMAGE_STATE)
+        return ferry_usage(err, image->about, "section %s has no pages", section->name);
+    for (uint64_t index = 0; found > 0; index = chunk.index + 1) {
+        found = image_next_chunk(image, number, index, &chunk, err);
+        if (found > 0)
+            content_add(&tree, chunk.index, content_level(section->chunk_bytes), chunk.digest);
+    }
+    if (found < 0)
+        return found;
+    content_digest(&tree, section->size, digest);
+    return memcmp(digest, section->digest, SHA256_BYTES)
+               ? image_refuse(image, "the index", "its chunks do not add up to their section", err)
+               : 0;
 }

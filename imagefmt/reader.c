@@ -268,14 +268,19 @@ static void note_chunk(struct image_reader *r, const struct chunk_head *head, ui
     section->stored_bytes += same ? 0 : head->stored_bytes;
 }
 
-/* A chunk in work may turn out damaged before the place where reading failed: that comes first. */
+/* Reading failed.  Chunks in work come before that place: they are handed on, and if one of them
+ * turns out damaged, that is the error. */
 static int earlier_damage(struct image_reader *r, int error, struct ferry_error *err)
 {
-    const struct decode_slot *slot;
+    struct ferry_error earlier = {0};
 
-    while ((slot = decode_wait(&r->decode)))
-        if (slot->damage)
-            return refuse_chunk(r, slot->index, slot->damage, err);
+    while (r->decode.busy) {
+        int worse = deliver_oldest(r, &earlier);
+        if (worse && err)
+            *err = earlier;
+        if (worse)
+            return worse;
+    }
     return error;
 }
 

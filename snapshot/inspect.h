@@ -7,11 +7,11 @@
 #include "common/error.h"
 
 /*
- * Read the image from fd (pipe or file) to its end, checking it as image_read does, and describe
- * it:
+ * Describe the image at fd.  A pipe is read to its end and checked as image_read does; of a file
+ * the section table, the manifest and the state are read and checked, but not RAM and disks:
  *
  *     {"format": "ferry image", "version", "bytes", "content_bytes", "stored_bytes", "chunks",
- *      "root": hex, "manifest": {...},
+ *      "root": hex, "checked": all content was, "manifest": {...},
  *      "sections": [{"name", "kind": "state", "version", "bytes", "digest", "state": {...}},
  *                   {"name", "kind": "ram" | "disk", "bytes", "chunk_bytes", "chunks",
  *                    "content_bytes", "stored_bytes", "digest"}]}

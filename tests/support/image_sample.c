@@ -355,6 +355,8 @@ int sample_access_bytes(const uint8_t *data, size_t size, struct ferry_error *er
         size_t part = section->size < sizeof(some) ? section->size : sizeof(some);
         error = image_walk(image, i, 1, look, &sum, err);
         if (!error)
+            error = image_check_pages(image, i, err);
+        if (!error)
             error = image_pread(image, i, section->size - part, some, part, err);
     }
     return error;
