@@ -112,9 +112,9 @@ static bool manifests_differ(const struct diff *d)
 static void print_section(const json_t *section)
 {
     const char *kind = json_string_value(json_object_get(section, "kind"));
-    const json_t *bytes = json_object_get(section, "bytes"), *range;
+    const json_t *bytes = json_object_get(section, "bytes");
+    const json_t *ranges = json_object_get(section, "ranges");
     char text[32];
-    size_t i;
 
     output_text("%s %s: %s%s%s", kind, json_string_value(json_object_get(section, "name")),
                 json_string_value(json_object_get(section, "difference")), bytes ? ", " : "",
@@ -133,8 +133,6 @@ static int print(const struct diff *d, bool json, struct ferry_error *err)
 {
     bool manifest = manifests_differ(d);
     bool equal = !manifest && !json_array_size(d->sections);
-    const json_t *section;
-    size_t i;
     int error = 0;
 
     if (json)
@@ -144,7 +142,8 @@ static int print(const struct diff *d, bool json, struct ferry_error *err)
     else {
         if (manifest)
             output_text("manifest: content");
-        json_array_foreach(d->sections, i, section) print_section(section);
+        for (size_t i = 0; i < json_array_size(d->sections); i++)
+            print_section(json_array_get(d->sections, i));
     }
     if (error || equal)
         return error;

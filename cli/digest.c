@@ -79,14 +79,15 @@ static void print(const char *about, const json_t *value)
 {
     const char *root = json_string_value(json_object_get(value, "root"));
     const char *digest = json_string_value(json_object_get(value, "digest"));
-    const json_t *section;
-    size_t i;
+    const json_t *sections = json_object_get(value, "sections");
 
     output_text("%s  %s%s", root ? root : digest, about, root ? ": root" : "");
-    json_array_foreach(json_object_get(value, "sections"), i, section)
+    for (size_t i = 0; i < json_array_size(sections); i++) {
+        const json_t *section = json_array_get(sections, i);
         output_text("%s  %s: %s %s", json_string_value(json_object_get(section, "digest")), about,
                     json_string_value(json_object_get(section, "kind")),
                     json_string_value(json_object_get(section, "name")));
+    }
 }
 
 /* The start of an image, which a raw disk may also have if its guest wishes so: hence --raw. */

@@ -91,7 +91,7 @@ static int run(void *parsed, struct ferry_error *err)
 {
     const struct extract_cli *o = parsed;
     struct extract_options options = {.salvage = o->salvage};
-    struct extract_result result;
+    struct extract_result result = {0};
     char size[32], whole[32], text[768];
 
     CLEANUP_FD int fd = image_file_open("extract", o->image, err);

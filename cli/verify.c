@@ -135,8 +135,6 @@ static void print_salvage(const struct verify_options *o, const struct verify *v
                           const struct ferry_error *damage)
 {
     char text[768];
-    const json_t *section;
-    size_t i;
 
     if (o->json) {
         struct ferry_error ignored;
@@ -149,7 +147,8 @@ static void print_salvage(const struct verify_options *o, const struct verify *v
     output_text("%s: whole before the damage:", image_file_about(o->file));
     if (v->manifest)
         output_text("  manifest");
-    json_array_foreach(v->sections, i, section) print_section(section);
+    for (size_t i = 0; i < json_array_size(v->sections); i++)
+        print_section(json_array_get(v->sections, i));
 }
 
 static int run(void *parsed, struct ferry_error *err)

@@ -70,7 +70,7 @@ int image_record(struct image *image, uint64_t offset, uint64_t end, enum record
 /* Where a section's records end at the latest. */
 uint64_t image_section_end(const struct image *image, uint32_t section);
 /* The stored bytes of a chunk into slot (its buffers are there), its head checked. */
-int image_fetch(const struct image *image, uint32_t section, const struct image_chunk *chunk,
+int image_fetch(const struct image *image, uint32_t number, const struct image_chunk *chunk,
                 struct decode_slot *slot, struct ferry_error *err);
 
 #endif

@@ -128,13 +128,13 @@ void image_cleanup(struct image **image); /* CLEANUP(image_cleanup) */
 /* The image's numbers; content_bytes is 0: it is not known without the pages. */
 const struct image_summary *image_summary(const struct image *image);
 const char *image_manifest(const struct image *image, size_t *size);
-/* Sections are numbered from 0 in the order of the file. */
+/* Sections are numbered from 0 in the order of the file; `number` is one of them from here on. */
 uint32_t image_sections(const struct image *image);
-const struct image_section *image_section(const struct image *image, uint32_t section);
+const struct image_section *image_section(const struct image *image, uint32_t number);
 /* The number of the section of this kind and name; negative: there is none. */
 int64_t image_find(const struct image *image, enum image_section_kind kind, const char *name);
 /* A state section's bytes, malloc'd (never NULL when 0 is returned). */
-int image_state(struct image *image, uint32_t section, uint8_t **data, struct ferry_error *err);
+int image_state(struct image *image, uint32_t number, uint8_t **data, struct ferry_error *err);
 
 /* One stored chunk, as the pages have it. */
 struct image_chunk {
@@ -147,17 +147,17 @@ struct image_chunk {
 
 /* The first stored chunk of a data section with this index or a higher one: 1, 0 if there is none,
  * or a negative errno. */
-int image_next_chunk(struct image *image, uint32_t section, uint64_t index,
+int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
                      struct image_chunk *chunk, struct ferry_error *err);
 /* Read all pages of a data section and compare its digest with what they add up to: after that the
  * identities in its chunks are those that the root vouches for. */
-int image_check_pages(struct image *image, uint32_t section, struct ferry_error *err);
+int image_check_pages(struct image *image, uint32_t number, struct ferry_error *err);
 /* Content of a data section; size bytes at offset must lie within it. */
-int image_pread(struct image *image, uint32_t section, uint64_t offset, void *data, size_t size,
+int image_pread(struct image *image, uint32_t number, uint64_t offset, void *data, size_t size,
                 struct ferry_error *err);
 /* All stored chunks of a data section in order, decoded by `workers` threads (0: one a CPU) and
  * handed to chunk on the calling one, as image_visitor has it. */
-int image_walk(struct image *image, uint32_t section, unsigned workers,
+int image_walk(struct image *image, uint32_t number, unsigned workers,
                int (*chunk)(void *opaque, const struct image_section *section, uint64_t offset,
                             const uint8_t *data, size_t size, struct ferry_error *err),
                void *opaque, struct ferry_error *err);

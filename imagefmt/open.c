@@ -262,11 +262,11 @@ static int read_manifest(struct image *image, struct ferry_error *err)
 
 int image_open(int fd, const char *about, struct image **out, struct ferry_error *err)
 {
-    CLEANUP(image_cleanup) struct image *image = calloc(1, sizeof(*image));
     off_t bytes = lseek(fd, 0, SEEK_END);
 
     if (bytes < 0)
         return ferry_fail_sys(err, -errno, about, "cannot seek in the image");
+    CLEANUP(image_cleanup) struct image *image = calloc(1, sizeof(*image));
     if (!image)
         return ferry_fail(err, -ENOMEM, about, "out of memory");
     image->fd = fd;
@@ -325,9 +325,9 @@ uint32_t image_sections(const struct image *image)
     return image->table.count;
 }
 
-const struct image_section *image_section(const struct image *image, uint32_t section)
+const struct image_section *image_section(const struct image *image, uint32_t number)
 {
-    return &image->table.entries[section].section;
+    return &image->table.entries[number].section;
 }
 
 int64_t image_find(const struct image *image, enum image_section_kind kind, const char *name)
