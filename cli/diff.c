@@ -119,8 +119,8 @@ static void print_section(const json_t *section)
     output_text("%s %s: %s%s%s", kind, json_string_value(json_object_get(section, "name")),
                 json_string_value(json_object_get(section, "difference")), bytes ? ", " : "",
                 bytes ? format_size((uint64_t)json_integer_value(bytes), text, sizeof(text)) : "");
-    json_array_foreach(json_object_get(section, "ranges"), i, range)
-    {
+    for (size_t i = 0; i < json_array_size(ranges); i++) {
+        const json_t *range = json_array_get(ranges, i);
         uint64_t offset = (uint64_t)json_integer_value(json_array_get(range, 0));
         uint64_t size = (uint64_t)json_integer_value(json_array_get(range, 1));
         output_text(strcmp(kind, "ram") ? "  at byte %llu: %s" : "  at 0x%llx: %s",
