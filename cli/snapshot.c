@@ -13,12 +13,16 @@
 #include "common/limits.h"
 #include "common/units.h"
 
+#define FAST_LEVEL (-5) /* of zstd: twice as fast as 1 on what compresses badly */
+
 struct snapshot_cli {
     const char *name;
     const char *file;
     bool no_disks;
     bool stop;
     uint64_t level;
+    bool fast;
+    uint64_t ram_chunk, disk_chunk;
     bool json;
     struct progress_options progress;
 };
@@ -50,6 +54,8 @@ static bool stdout_may_block(void)
 
 static int check(const struct snapshot_cli *o, struct ferry_error *err)
 {
+    if (o->fast && o->level)
+        return ferry_usage(err, "snapshot", "give one of --fast and --level");
     if (strcmp(o->file, "-"))
         return 0;
     if (isatty(STDOUT_FILENO))
@@ -80,9 +86,10 @@ static int call(const struct snapshot_cli *o, struct progress_view *view, json_t
         fd = pump.write_fd >= 0 ? pump.write_fd : STDOUT_FILENO;
     /* What is still in our pipe is not in the image yet: then the end is ours to order. */
     bool pumped = pump.write_fd >= 0;
-    json_t *arguments =
-        json_pack("{s:b, s:b, s:b, s:I}", "no_disks", o->no_disks, "stop", o->stop && !pumped,
-                  "hold", o->stop && pumped, "level", (json_int_t)o->level);
+    json_t *arguments = json_pack(
+        "{s:b, s:b, s:b, s:I, s:I, s:I}", "no_disks", o->no_disks, "stop", o->stop && !pumped,
+        "hold", o->stop && pumped, "level", o->fast ? FAST_LEVEL : (json_int_t)o->level,
+        "ram_chunk_bytes", (json_int_t)o->ram_chunk, "disk_chunk_bytes", (json_int_t)o->disk_chunk);
     if (!to_stdout)
         json_object_set_new(arguments, "file", json_string(path));
     error = client_call(&client, "snapshot", arguments, fd, view, -1, result, err);
@@ -141,6 +148,12 @@ static const struct option_spec options[] = {
            "end the machine when the image is complete"),
     OPTION_RANGE("level", "N", struct snapshot_cli, level, 1, 19,
                  "zstd level, 1 (fast) to 19 (small)"),
+    OPTION("fast", NULL, OPTION_FLAG, struct snapshot_cli, fast, "compress less, in less time"),
+    OPTION("ram-chunk", "SIZE", OPTION_SIZE, struct snapshot_cli, ram_chunk,
+           "cut memory into chunks of SIZE, 4K to 4M (64K)"),
+    OPTION("disk-chunk", "SIZE", OPTION_SIZE, struct snapshot_cli, disk_chunk,
+           "cut disks into chunks of SIZE, 4K to 4M (256K): larger\nones make smaller images, "
+           "smaller ones quicker access"),
     OPTION("json", NULL, OPTION_FLAG, struct snapshot_cli, json, "print JSON"),
     PROGRESS_OPTIONS(struct snapshot_cli, progress),
     {.name = NULL},

@@ -74,6 +74,14 @@ static void destroy(struct vm_job *job)
     free(s);
 }
 
+/* A chunk size as it was given: one that no uint32_t can hold must not become another that can. */
+static uint32_t chunk_bytes(const json_t *arguments, const char *key)
+{
+    json_int_t value = json_integer_value(json_object_get(arguments, key));
+
+    return value < 0 || value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
 static int read_arguments(struct snapshot_job *s, struct control_call *call,
                           struct ferry_error *err)
 {
@@ -85,6 +93,8 @@ static int read_arguments(struct snapshot_job *s, struct control_call *call,
     s->hold = s->stop || json_is_true(json_object_get(arguments, "hold"));
     s->options.no_disks = json_is_true(json_object_get(arguments, "no_disks"));
     s->options.level = (int)json_integer_value(json_object_get(arguments, "level"));
+    s->options.ram_chunk_bytes = chunk_bytes(arguments, "ram_chunk_bytes");
+    s->options.disk_chunk_bytes = chunk_bytes(arguments, "disk_chunk_bytes");
     if (!path == (s->fd < 0) || (path && *path != '/'))
         return ferry_usage(err, "snapshot", "wants an absolute file or a descriptor sent along");
     if (path && !(s->path = strdup(path)))

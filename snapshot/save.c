@@ -25,7 +25,8 @@ struct save {
     const struct snapshot_options *options;
     struct progress *progress;
     struct image_writer *writer;
-    uint8_t *buffer; /* of IMAGE_DISK_CHUNK_BYTES */
+    uint64_t ram_chunk, disk_chunk; /* bytes */
+    uint8_t *buffer;                /* of the larger of both */
     uint64_t reported;
 };
 
@@ -78,9 +79,9 @@ static int save_ram_chunk(struct save *s, uint64_t index, uint64_t run_start, ui
                           struct ferry_error *err)
 {
     const struct memory *memory = machine_memory(s->machine);
-    uint64_t start = index * IMAGE_RAM_CHUNK_BYTES;
+    uint64_t start = index * s->ram_chunk;
     uint64_t left = memory_size(memory) - start;
-    uint64_t size = left < IMAGE_RAM_CHUNK_BYTES ? left : IMAGE_RAM_CHUNK_BYTES;
+    uint64_t size = left < s->ram_chunk ? left : s->ram_chunk;
     const uint8_t *data = (const uint8_t *)memory_base(memory) + start;
 
     if (start < run_start || start + size > run_end) {
@@ -100,11 +101,11 @@ static int save_ram(struct save *s, struct ferry_error *err)
     uint64_t start = 0, end, next = 0; /* next: chunk not yet looked at */
 
     begin_phase(s, "ram", total);
-    int error = image_writer_begin(s->writer, IMAGE_RAM, "ram", total, IMAGE_RAM_CHUNK_BYTES, err);
+    int error = image_writer_begin(s->writer, IMAGE_RAM, "ram", total, (uint32_t)s->ram_chunk, err);
     while (!error && memory_next_data(memory, &start, &end) > 0) {
-        uint64_t chunk = start / IMAGE_RAM_CHUNK_BYTES;
-        for (chunk = chunk < next ? next : chunk; chunk * IMAGE_RAM_CHUNK_BYTES < end; chunk++) {
-            error = step(s, "ram", chunk * IMAGE_RAM_CHUNK_BYTES, total, err);
+        uint64_t chunk = start / s->ram_chunk;
+        for (chunk = chunk < next ? next : chunk; chunk * s->ram_chunk < end; chunk++) {
+            error = step(s, "ram", chunk * s->ram_chunk, total, err);
             if (!error)
                 error = save_ram_chunk(s, chunk, start, end, err);
             if (error)
@@ -119,9 +120,9 @@ static int save_ram(struct save *s, struct ferry_error *err)
 static int save_disk_chunk(struct save *s, struct block *block, const char *device, uint64_t index,
                            struct ferry_error *err)
 {
-    uint64_t start = index * IMAGE_DISK_CHUNK_BYTES;
+    uint64_t start = index * s->disk_chunk;
     uint64_t left = block->size_bytes - start;
-    struct iovec iov = {s->buffer, left < IMAGE_DISK_CHUNK_BYTES ? left : IMAGE_DISK_CHUNK_BYTES};
+    struct iovec iov = {s->buffer, left < s->disk_chunk ? left : s->disk_chunk};
 
     int error = block->ops->read(block, &iov, 1, start);
     if (error)
@@ -140,9 +141,9 @@ static int save_disk_content(struct save *s, struct block *block, const char *de
     snprintf(phase, sizeof(phase), "disk %s", device);
     begin_phase(s, phase, block->size_bytes);
     while ((found = block->ops->next_data(block, &start, &end)) > 0) {
-        uint64_t chunk = start / IMAGE_DISK_CHUNK_BYTES;
-        for (chunk = chunk < next ? next : chunk; chunk * IMAGE_DISK_CHUNK_BYTES < end; chunk++) {
-            error = step(s, phase, chunk * IMAGE_DISK_CHUNK_BYTES, block->size_bytes, err);
+        uint64_t chunk = start / s->disk_chunk;
+        for (chunk = chunk < next ? next : chunk; chunk * s->disk_chunk < end; chunk++) {
+            error = step(s, phase, chunk * s->disk_chunk, block->size_bytes, err);
             if (!error)
                 error = save_disk_chunk(s, block, device, chunk, err);
             if (error)
@@ -164,7 +165,7 @@ static int save_disk(struct save *s, uint32_t index, struct ferry_error *err)
     if (block->size_bytes != machine_config(s->machine)->disks[index].size_bytes)
         return ferry_fail(err, -EINVAL, device, "the disk's size is not the machine's");
     int error = image_writer_begin(s->writer, IMAGE_DISK, device, block->size_bytes,
-                                   IMAGE_DISK_CHUNK_BYTES, err);
+                                   (uint32_t)s->disk_chunk, err);
     if (!error)
         error = save_disk_content(s, block, device, err);
     return error ? error : image_writer_end(s->writer, err);
@@ -211,22 +212,41 @@ static int save_paused(struct save *s, int fd, struct snapshot_result *result,
     return 0;
 }
 
+static bool chunk_is_possible(uint64_t bytes)
+{
+    return bytes >= LIMIT_CHUNK_MIN_BYTES && bytes <= LIMIT_CHUNK_BYTES && !(bytes & (bytes - 1));
+}
+
+static int choose_chunks(struct save *s, struct ferry_error *err)
+{
+    const struct snapshot_options *o = s->options;
+
+    s->ram_chunk = o->ram_chunk_bytes ? o->ram_chunk_bytes : IMAGE_RAM_CHUNK_BYTES;
+    s->disk_chunk = o->disk_chunk_bytes ? o->disk_chunk_bytes : IMAGE_DISK_CHUNK_BYTES;
+    if (chunk_is_possible(s->ram_chunk) && chunk_is_possible(s->disk_chunk))
+        return 0;
+    return ferry_usage(err, "snapshot", "a chunk size must be a power of two from 4K to 4M");
+}
+
 static int save_to(struct machine *machine, int fd, const struct snapshot_options *options,
                    struct progress *progress, struct snapshot_result *result,
                    struct ferry_error *err)
 {
     static const struct snapshot_options defaults;
-    CLEANUP_FREE uint8_t *buffer = aligned_alloc(MEMORY_PAGE_BYTES, IMAGE_DISK_CHUNK_BYTES);
     struct save s = {
         .machine = machine,
         .options = options ? options : &defaults,
         .progress = progress,
-        .buffer = buffer,
     };
 
-    if (!buffer)
+    int error = choose_chunks(&s, err);
+    if (error)
+        return error;
+    uint64_t most = s.ram_chunk > s.disk_chunk ? s.ram_chunk : s.disk_chunk;
+    CLEANUP_FREE uint8_t *buffer = aligned_alloc(MEMORY_PAGE_BYTES, most);
+    if (!(s.buffer = buffer))
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
-    int error = save_paused(&s, fd, result, err);
+    error = save_paused(&s, fd, result, err);
     image_writer_destroy(s.writer);
     return error;
 }

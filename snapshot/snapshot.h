@@ -13,9 +13,10 @@
 #include "vmm/machine.h"
 
 struct snapshot_options {
-    int level;        /* zstd level; 0: the default */
-    unsigned workers; /* 0: one a CPU */
-    bool no_disks;    /* leave the disks' content out: a restore then needs the same disk files */
+    int level;                                  /* zstd level; 0: the default */
+    uint32_t ram_chunk_bytes, disk_chunk_bytes; /* powers of two, 4 KiB to 4 MiB; 0: the defaults */
+    unsigned workers;                           /* 0: one a CPU */
+    bool no_disks; /* leave the disks' content out: a restore then needs the same disk files */
 };
 
 struct snapshot_result {

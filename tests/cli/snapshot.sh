@@ -32,7 +32,32 @@ mkdir "$T/elsewhere"
 [ -f "$T/elsewhere/relative.ferry" ] || fail "a relative path is the client's"
 [ "$(stat -c %a "$T/one.ferry")" = 600 ] || fail "an image holds secrets: 0600"
 
+# How an image is cut and compressed does not change what it holds.
+ferry pause one > /dev/null || fail "pause"
+ferry snapshot one "$T/elsewhere/plain.ferry" > /dev/null || fail "snapshot of a paused machine"
+ferry snapshot one "$T/elsewhere/cut.ferry" --fast --ram-chunk 16K --disk-chunk 1M > /dev/null || fail "snapshot --fast"
+ferry snapshot one "$T/elsewhere/level.ferry" --level 7 --ram-chunk 4M --disk-chunk 4K > /dev/null || fail "--level"
+ferry resume one > /dev/null || fail "resume"
+for image in cut level; do
+    expect 0 "whole" ferry verify "$T/elsewhere/$image.ferry"
+    ferry diff "$T/elsewhere/plain.ferry" "$T/elsewhere/$image.ferry" --json > "$T/diff.json"
+    ! grep -q '"kind":"ram"\|"kind":"disk"' "$T/diff.json" || fail "$image differs: $(cat "$T/diff.json")"
+done
+ferry inspect "$T/elsewhere/cut.ferry" --json > "$T/inspect.json" || fail "inspect of a file"
+python3 -c 'import json, sys
+chunks = {s["kind"]: s.get("chunk_bytes") for s in json.load(open(sys.argv[1]))["sections"]}
+assert chunks["ram"] == 16384 and chunks["disk"] == 1 << 20' "$T/inspect.json" || fail "chunk sizes"
+digest=$(ferry digest "$T/disk.raw" | cut -d' ' -f1)
+expect 0 "^$digest .* disk vda" ferry digest "$T/elsewhere/level.ferry"
+does ferry extract "$T/elsewhere/cut.ferry" vda "$T/elsewhere/vda.content"
+cmp "$T/elsewhere/vda.content" "$T/disk.raw" || fail "what was extracted is not the disk"
+
 # Refusals of snapshot
+expect 2 "power of two from 4K to 4M" ferry snapshot one "$T/no.ferry" --ram-chunk 3K
+expect 2 "power of two from 4K to 4M" ferry snapshot one "$T/no.ferry" --disk-chunk 8M
+expect 2 "power of two from 4K to 4M" ferry snapshot one "$T/no.ferry" --disk-chunk 4G
+expect 2 "one of --fast and --level" ferry snapshot one "$T/no.ferry" --fast --level 3
+[ ! -e "$T/no.ferry" ] || fail "a refused snapshot left a file"
 cp "$T/one.ferry" "$T/kept.ferry"
 expect 1 "cannot open the folder" ferry snapshot one "$T/none/x.ferry"
 expect 3 "disk.raw: is in use as a disk" ferry snapshot one "$T/disk.raw"
