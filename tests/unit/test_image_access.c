@@ -29,7 +29,7 @@
 #define SLOW 1
 #endif
 #ifdef SLOW
-enum { STEP = 23 };
+enum { STEP = 101 };
 #else
 enum { STEP = 1 };
 #endif
