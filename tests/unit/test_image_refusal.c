@@ -26,17 +26,23 @@
 #include "tests/support/image_forge.h"
 #include "tests/support/image_sample.h"
 
-/* The thread sanitizer keeps a shadow several times as large, and each read of an image starts
- * threads, which it does slowly: it looks at a sample of the bits and not at memory. */
+/* Each read of an image starts threads, which the sanitizers do slowly: under them a sample of the
+ * bits is looked at.  The thread sanitizer's shadow is several times as large as the memory. */
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define TSAN 1
+#elif __has_feature(address_sanitizer)
+#define ASAN 1
 #endif
 #elif defined(__SANITIZE_THREAD__)
 #define TSAN 1
+#elif defined(__SANITIZE_ADDRESS__)
+#define ASAN 1
 #endif
 #ifdef TSAN
 enum { BIT_STEP = 29, MEASURE_MEMORY = false };
+#elif defined(ASAN)
+enum { BIT_STEP = 29, MEASURE_MEMORY = true };
 #else
 enum { BIT_STEP = 1, MEASURE_MEMORY = true };
 #endif
