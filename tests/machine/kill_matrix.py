@@ -167,15 +167,20 @@ class Host:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        for pid in self.pids():
+        wait_for("death", self.kill_the_rest)
+
+    def kill_the_rest(self):
+        """Kill what is still there (a child may be born while we look); True: nothing is."""
+        pids = self.pids()
+        for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        wait_for("death", lambda: not self.pids())
+        return not pids
 
     def pids(self):
-        """Processes of our ferry that serve this folder."""
+        """Processes of our ferry that serve this folder; not the commands that ask them."""
         wanted = ("FERRY_RUNTIME_DIR=" + self.folder).encode()
         found = []
         for entry in os.listdir("/proc"):
@@ -187,10 +192,13 @@ class Host:
                 with open("/proc/%s/environ" % entry, "rb") as environment:
                     if wanted not in environment.read().split(b"\0"):
                         continue
+                with open("/proc/%s/cmdline" % entry, "rb") as cmdline:
+                    if cmdline.read().split(b"\0")[1] not in (b"run", b"receive", b"restore"):
+                        continue
                 with open("/proc/%s/stat" % entry, "rb") as stat:
                     if stat.read().rsplit(b")", 1)[1].split()[0] != b"Z":
                         found.append(int(entry))
-            except OSError:
+            except (OSError, IndexError):
                 continue
         return found
 
