@@ -1,7 +1,7 @@
 /*
  * The life of a machine: what is made in which order, and unmade in the opposite one.
  *
- * KVM's VM first, then RAM, interrupt controllers and buses, then the vCPUs (their threads park at
+ * KVM's VM first, then interrupt controllers, RAM and buses, then the vCPUs (their threads park at
  * once), then the devices.  Every step leaves behind a machine that machine_destroy can take apart,
  * so that a failure half-way has no clean-up of its own.
  */
@@ -119,9 +119,9 @@ static int build(struct machine *machine, struct ferry_error *err)
     if (!rc)
         rc = kvm_create_vm(machine->kvm_fd, &machine->vm_fd, err);
     if (!rc)
-        rc = add_ram(machine, err);
-    if (!rc)
         rc = kvm_create_chips(machine->vm_fd, err);
+    if (!rc)
+        rc = add_ram(machine, err);
     if (!rc)
         rc = add_platform(machine, err);
     if (!rc)
