@@ -162,22 +162,20 @@ class Host:
         return json.loads(done.stdout) if done.returncode == 0 else None
 
     def kill(self):
-        """kill -9 of all that runs here: of a machine that another process started, too."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        wait_for("death", self.kill_the_rest)
+        """kill -9 of all that runs here now: of a machine that another process started, too.
 
-    def kill_the_rest(self):
-        """Kill what is still there (a child may be born while we look); True: nothing is."""
-        pids = self.pids()
-        for pid in pids:
+        What is to die is listed first: another thread starts a new receiver as soon as this is
+        dead, and that one shall live."""
+        doomed = set(self.pids())
+        for pid in doomed:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        return not pids
+        for process in self.processes:
+            if process.pid in doomed:
+                process.wait()
+        wait_for("death", lambda: doomed.isdisjoint(self.pids()))
 
     def pids(self):
         """Processes of our ferry that serve this folder; not the commands that ask them."""
