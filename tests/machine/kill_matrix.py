@@ -234,6 +234,7 @@ class Case:
         self.a, self.b = (Host(ferry, os.path.join(folder, name)) for name in "ab")
         self.folder = folder
         self.relay = None
+        self.killed = threading.Event()  # whoever was to be killed is dead
         try:
             self.prepare()
             self.migrate = self.a.start("migrate", "guest", "unix:" + folder + "/relay", "--json")
@@ -277,13 +278,13 @@ class Case:
             self.b.kill()
         elif self.fault == "silence":
             time.sleep(3600)
+        self.killed.set()
         relay.cut(pair)
         return False
 
     def settle(self):
         if self.fault == "destination killed":
-            # Not by the thread that strikes: it holds the relay.
-            wait_for("its death", lambda: not self.b.pids())
+            wait_for("its death", self.killed.is_set)
             if os.path.exists(self.folder + "/b.sock"):
                 os.unlink(self.folder + "/b.sock")
             self.receive()
