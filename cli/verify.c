@@ -162,7 +162,7 @@ static int run(void *parsed, struct ferry_error *err)
         .progress = on_progress,
     };
     const struct verify_options *o = parsed;
-    struct verify v = {.sections = json_array()};
+    struct verify v = {0};
     struct image_summary summary;
     struct stat st;
 
@@ -172,6 +172,8 @@ static int run(void *parsed, struct ferry_error *err)
     CLEANUP_FD int fd = image_file_open("verify", o->file, err);
     if (fd < 0)
         return fd;
+    if (!(v.sections = json_array()))
+        return ferry_fail(err, -ENOMEM, NULL, "out of memory");
     v.total = !fstat(fd, &st) && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
     error = image_read(fd, image_file_about(o->file), 0, &visitor, &v, &summary, err);
     progress_view_end(&v.view);
