@@ -50,7 +50,8 @@ def wait_for(what, condition, seconds=20):
 class Relay:
     """Listens at `path`, connects on to `target`; strikes once, at frame `kind`."""
 
-    def __init__(self, path, target, kind, after, strike):
+    def __init__(self, path, target, kind, after, strike, silent):
+        self.silent = silent  # the strike lasts for ever, and others go on
         self.target, self.kind, self.after, self.strike = target, kind, after, strike
         self.chosen = False
         self.struck = threading.Event()
@@ -102,14 +103,17 @@ class Relay:
         body = read_exactly(here, int.from_bytes(header[8:12], "little"))
         if body is None:
             return False
-        with self.lock:  # one frame strikes, whichever thread has it
+        # One frame strikes, whichever thread has it; an answer to it does not slip by meanwhile.
+        with self.lock:
             mine = kind == self.kind and not self.chosen
             self.chosen = self.chosen or mine
-        if not mine or self.after:
-            there.sendall(header + body)
-        if not mine:
-            return True
-        self.struck.set()
+            if not mine or self.after:
+                there.sendall(header + body)
+            if not mine:
+                return True
+            self.struck.set()
+            if not self.silent:
+                return self.strike(self, pair)
         return self.strike(self, pair)
 
     def close(self):
@@ -261,7 +265,7 @@ class Case:
         wait_for("the guest's ticks", lambda: len(self.a.ticks()) >= 3)
         self.relay = Relay(
             self.folder + "/relay", self.folder + "/b.sock", TYPES[self.step],
-            self.when == "after", self.strike,
+            self.when == "after", self.strike, self.fault == "silence",
         )  # fmt: skip
 
     def receive(self):
