@@ -1,4 +1,5 @@
 /* Filling and printing of struct ferry_error. */
+#define FERRY_ERROR_IMPLEMENTATION
 #include "common/error.h"
 
 #include <errno.h>

@@ -42,6 +42,21 @@ int ferry_refuse(struct ferry_error *err, int code, const char *about, const cha
 int ferry_usage(struct ferry_error *err, const char *about, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+#if defined(__clang_analyzer__) && !defined(FERRY_ERROR_IMPLEMENTATION)
+/* Their code is negative: without knowing, the analyzer follows paths on which a failure is none.
+ */
+static inline int ferry_negative(int code)
+{
+    if (code >= 0)
+        __builtin_unreachable();
+    return code;
+}
+#define ferry_fail(...)     ferry_negative(ferry_fail(__VA_ARGS__))
+#define ferry_fail_sys(...) ferry_negative(ferry_fail_sys(__VA_ARGS__))
+#define ferry_refuse(...)   ferry_negative(ferry_refuse(__VA_ARGS__))
+#define ferry_usage(...)    ferry_negative(ferry_usage(__VA_ARGS__))
+#endif
+
 /*
  * Put a higher-level message over the error already in *err: the old about, message and cause
  * become the cause, kind and code stay.  Returns the code.  err must not be NULL.

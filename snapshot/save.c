@@ -244,8 +244,9 @@ static int save_to(struct machine *machine, int fd, const struct snapshot_option
         return error;
     uint64_t most = s.ram_chunk > s.disk_chunk ? s.ram_chunk : s.disk_chunk;
     CLEANUP_FREE uint8_t *buffer = aligned_alloc(MEMORY_PAGE_BYTES, most);
-    if (!(s.buffer = buffer))
+    if (!buffer)
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
+    s.buffer = buffer;
     error = save_paused(&s, fd, result, err);
     image_writer_destroy(s.writer);
     return error;

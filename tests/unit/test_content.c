@@ -54,9 +54,8 @@ static void naive_digest(const uint8_t *data, uint64_t size, uint8_t digest[SHA2
     sha256(text, sizeof(text), digest);
 }
 
-static const uint64_t sizes[] = {0,      1,         511,         4096,    4097,    65535,
-                                 65536,  65536 + 9, 3 * 1048576, 4 * MIB, 4194305, 5 * MIB + 77,
-                                 9 * MIB};
+static const uint64_t sizes[] = {0,         1,       511,     4096,    4097,         65535,  65536,
+                                 65536 + 9, 3 * MIB, 4 * MIB, 4194305, 5 * MIB + 77, 9 * MIB};
 
 static void test_sizes(void **state)
 {
@@ -162,7 +161,7 @@ static int stop(void *opaque, uint64_t done, struct ferry_error *err)
 
 static void test_report_stops(void **state)
 {
-    static uint8_t data[3 * 1048576];
+    static uint8_t data[3 * MIB];
     uint8_t got[SHA256_BYTES];
 
     (void)state;
