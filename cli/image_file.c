@@ -31,3 +31,12 @@ const char *image_file_about(const char *file)
 {
     return strcmp(file, "-") ? file : "standard input";
 }
+
+int image_file_open_chain(const char *file, const struct image_file_options *options,
+                          struct image **out, struct ferry_error *err)
+{
+    const struct image_environment env = {.search = options->search.items,
+                                          .search_count = options->search.count};
+
+    return image_open_path(file, &env, out, err);
+}

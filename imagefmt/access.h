@@ -43,6 +43,8 @@ struct cached_chunk {
 struct image {
     int fd;
     const char *about;
+    int own_fd;      /* closed with the handle; -1: fd is the caller's */
+    char *own_about; /* freed with it; NULL: about is the caller's */
     struct table table;
     uint64_t index_offset, root_offset;
     struct image_summary summary;

@@ -270,6 +270,7 @@ int image_open(int fd, const char *about, struct image **out, struct ferry_error
     if (!image)
         return ferry_fail(err, -ENOMEM, about, "out of memory");
     image->fd = fd;
+    image->own_fd = -1;
     image->about = about;
     image->record = writer_init(RECORD_LIMIT_BYTES);
     image->summary.bytes = (uint64_t)bytes;
@@ -301,6 +302,9 @@ void image_close(struct image *image)
     writer_free(&image->record);
     table_free(&image->table);
     free(image->manifest);
+    free(image->own_about);
+    if (image->own_fd >= 0)
+        close(image->own_fd);
     free(image);
 }
 
