@@ -38,7 +38,7 @@ CFLAGS   += --coverage
 LDFLAGS  += --coverage
 endif
 
-LIB_DIRS  := common vmm vmm/device vmm/backend imagefmt snapshot transport migrate
+LIB_DIRS  := common vmm vmm/device vmm/backend imagefmt imagefmt/foreign snapshot transport migrate
 LIB_SRCS  := $(wildcard $(addsuffix /*.c,$(LIB_DIRS)))
 CLI_SRCS  := $(wildcard cli/*.c)
 TEST_SRCS := $(wildcard tests/unit/test_*.c tests/model/test_*.c tests/machine/test_*.c)

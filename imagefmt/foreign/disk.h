@@ -1,0 +1,154 @@
+/*
+ * Virtual disks of other formats: one small interface, one file a format.
+ *
+ * A format is a table of functions.  Reading is at random over a source of bytes; writing takes the
+ * disk's content in ascending units and puts bytes into a sink, in order where the format allows it
+ * (then a pipe will do).  Nothing here opens a file by a name that it read from a file.
+ */
+#ifndef FERRY_IMAGEFMT_FOREIGN_DISK_H
+#define FERRY_IMAGEFMT_FOREIGN_DISK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/error.h"
+#include "common/limits.h"
+
+/* ---- Where bytes come from and go to ---- */
+
+/* Bytes at random: a file, a part of one, an HTTP server, memory.  pread may be called by several
+ * threads at once; it is whole or an error (past the end: FERRY_REFUSED, -EBADMSG). */
+struct source {
+    int (*pread)(struct source *source, uint64_t offset, void *data, size_t size,
+                 struct ferry_error *err);
+    /* The next run that may hold other bytes than zero, at or after *start: 1 and [*start, *end),
+     * or 0.  NULL: all may. */
+    int (*next_data)(struct source *source, uint64_t *start, uint64_t *end);
+    void (*close)(struct source *source); /* frees it */
+    uint64_t size_bytes;
+    const char *about; /* its name in messages */
+};
+
+/* Bytes in order, or at random too if it is a file. */
+struct sink {
+    int (*write)(struct sink *sink, const void *data, size_t size, struct ferry_error *err);
+    /* NULL: in order only.  Writing behind the end leaves zeroes between. */
+    int (*pwrite)(struct sink *sink, uint64_t offset, const void *data, size_t size,
+                  struct ferry_error *err);
+    uint64_t position; /* bytes written in order so far */
+    const char *about;
+};
+
+/* ---- Reading ---- */
+
+enum disk_extent_kind {
+    DISK_DATA, /* read it */
+    DISK_ZERO, /* reads as zeroes: stated so, or a hole */
+};
+
+struct disk_extent {
+    uint64_t size_bytes; /* at least 1 */
+    enum disk_extent_kind kind;
+};
+
+struct disk;
+
+/* What a person allows a disk to draw on; NULL members: nothing. */
+struct disk_open_options {
+    /* The one backing file or parent that may be used, opened by the caller; NULL: a disk that
+     * needs one is refused, with its name in the message. */
+    struct disk *backing;
+    /* The other files of a format in several (a flat extent), opened by the caller by the name it
+     * was told; NULL: refused. */
+    struct source *external;
+};
+
+/* An open disk.  read and extent may be called by several threads at once. */
+struct disk {
+    const struct disk_format *format;
+    uint64_t size_bytes; /* as the guest sees it */
+    void *opaque;        /* the format's */
+};
+
+/* ---- Writing ---- */
+
+struct disk_write_options {
+    uint64_t size_bytes;   /* of the disk; a multiple of 512 */
+    const char *subformat; /* "streamOptimized", "fixed"; NULL: the format's usual one */
+    const char *codec;     /* "none", "zlib", "zstd"; NULL: the format's usual one */
+    int level;             /* of the codec; 0: its usual one */
+    uint64_t unit_bytes;   /* cluster, grain or block size; 0: the format's usual one */
+    uint8_t identity[16];  /* for formats with a UUID: made of the content's name, never random */
+    /*
+     * Runs of the content that are not zero, ascending, known beforehand, for formats whose tables
+     * come first: calls visit for each.  NULL: not known, and such a format needs a sink with
+     * pwrite.
+     */
+    int (*extents)(void *opaque,
+                   int (*visit)(void *visitor, uint64_t offset, uint64_t size,
+                                struct ferry_error *err),
+                   void *visitor, struct ferry_error *err);
+    void *extents_opaque;
+};
+
+/* One unit as it will be stored: by encode on a worker, to put on the one writing thread. */
+struct disk_unit {
+    uint64_t offset; /* in the disk, a multiple of the writer's unit_bytes */
+    const uint8_t *content;
+    uint32_t content_bytes; /* unit_bytes, the last one of the disk may be short */
+    uint8_t *stored;        /* room for stored_room bytes; the pipeline's, kept between units */
+    uint32_t stored_room, stored_bytes;
+    bool raw; /* encode's choice: content is to be stored as it is */
+};
+
+struct disk_writer {
+    const struct disk_format *format;
+    uint32_t unit_bytes;
+    uint32_t stored_room; /* what encode may need for a unit */
+    void *opaque;
+};
+
+/* ---- Formats ---- */
+
+#define DISK_PROBE_BYTES 65536
+
+struct disk_format {
+    const char *name;      /* "qcow2" */
+    const char *extension; /* ".qcow2" */
+    const char *limits;    /* a line for `ferry formats` */
+    bool streams;          /* the writer needs no pwrite */
+    /* Do these first and last bytes of a file say that it is this format?  Never by guess. */
+    bool (*probe)(const uint8_t *head, size_t head_bytes, const uint8_t *tail, size_t tail_bytes);
+    /* source stays the caller's and outlives the disk.  Hostile: everything is checked. */
+    int (*open)(struct source *source, const struct disk_open_options *options, struct disk **out,
+                struct ferry_error *err);
+    /* What lies at offset (< size_bytes), and for how long. */
+    int (*extent)(struct disk *disk, uint64_t offset, struct disk_extent *extent,
+                  struct ferry_error *err);
+    int (*read)(struct disk *disk, uint64_t offset, void *data, size_t size,
+                struct ferry_error *err);
+    /* What else people should know ("internal snapshots: 2"), as JSON for `inspect`; NULL: none.
+     * A new reference. */
+    void *(*describe)(const struct disk *disk);
+    void (*close)(struct disk *disk);
+
+    /* NULL: not written here.  sink stays the caller's. */
+    int (*create)(struct sink *sink, const struct disk_write_options *options,
+                  struct disk_writer **out, struct ferry_error *err);
+    /* NULL: units are stored as they are.  By several threads at once. */
+    int (*encode)(const struct disk_writer *writer, struct disk_unit *unit,
+                  struct ferry_error *err);
+    /* Ascending, one thread; what is left out is zero. */
+    int (*put)(struct disk_writer *writer, const struct disk_unit *unit, struct ferry_error *err);
+    int (*finish)(struct disk_writer *writer, struct ferry_error *err);
+    void (*destroy)(struct disk_writer *writer); /* after finish or instead of it */
+};
+
+/* All formats, NULL-terminated, in the order of `ferry formats`. */
+extern const struct disk_format *const disk_formats[];
+
+extern const struct disk_format disk_format_raw, disk_format_qcow2, disk_format_vmdk,
+    disk_format_vhd, disk_format_vhdx, disk_format_vdi;
+
+#endif
