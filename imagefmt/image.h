@@ -53,6 +53,14 @@ int image_writer_begin(struct image_writer *w, enum image_section_kind kind, con
  * and stored as nothing; chunks left out are zero.  data is copied before the call returns. */
 int image_writer_chunk(struct image_writer *w, uint64_t index, const void *data,
                        struct ferry_error *err);
+/*
+ * The same with content that a worker reads: read fills data with the size bytes at offset of the
+ * section and returns 0 or a negative errno.  It runs on several threads at once, until a call of
+ * image_writer_end or image_writer_destroy has returned.
+ */
+int image_writer_fetch(struct image_writer *w, uint64_t index,
+                       int (*read)(void *opaque, uint64_t offset, void *data, size_t size),
+                       void *opaque, struct ferry_error *err);
 int image_writer_end(struct image_writer *w, struct ferry_error *err);
 /* Index, root and footer.  root: SHA-256 identity of the content (FORMAT.md), may be NULL.  The
  * bytes have been written when it returns, but not made durable.  After it only destroy. */

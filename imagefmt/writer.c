@@ -8,6 +8,7 @@
 #include "imagefmt/image.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -20,26 +21,13 @@
 #include "common/zero.h"
 #include "imagefmt/chunk.h"
 #include "imagefmt/content.h"
+#include "imagefmt/encode.h"
 #include "imagefmt/format.h"
 #include "imagefmt/same.h"
 #include "imagefmt/table.h"
 
 #define SLOTS_PER_WORKER  4
 #define INDEX_LIMIT_BYTES (512 * MIB) /* 24 bytes for 1024 chunks: 85 TiB of 4 KiB chunks */
-
-/* One chunk on its way. */
-struct slot {
-    struct pool_task task;
-    ZSTD_CCtx *zstd;
-    uint8_t *content, *stored;
-    size_t room; /* content bytes there is memory for */
-    uint64_t index;
-    uint32_t content_bytes;
-    unsigned level;      /* of a chunk in the tree of content */
-    size_t stored_bytes; /* or zstd's error */
-    uint64_t sum;
-    uint8_t digest[SHA256_BYTES];
-};
 
 struct image_writer {
     int fd;
@@ -48,7 +36,7 @@ struct image_writer {
     uint64_t content_bytes;
     bool broken; /* an error has been returned */
     struct pool *pool;
-    struct slot *slots;
+    struct encode_slot *slots;
     unsigned slot_count; /* allocated */
     unsigned slots_used; /* of them, for the chunk size of this section */
     unsigned oldest, busy;
@@ -272,18 +260,6 @@ int image_writer_begin(struct image_writer *w, enum image_section_kind kind, con
     return record_write(w, NULL, 0, err);
 }
 
-/* On a worker: both sums and the compression of one chunk. */
-static void encode(struct pool_task *task)
-{
-    struct slot *slot = (struct slot *)task;
-
-    content_node(slot->content, slot->content_bytes, slot->level, slot->digest);
-    slot->stored_bytes = ZSTD_compress2(slot->zstd, slot->stored, STORED_LIMIT(slot->content_bytes),
-                                        slot->content, slot->content_bytes);
-    if (!ZSTD_isError(slot->stored_bytes))
-        slot->sum = xxh3(slot->stored, slot->stored_bytes);
-}
-
 static int write_page(struct image_writer *w, struct ferry_error *err)
 {
     uint64_t offset = w->offset;
@@ -304,7 +280,7 @@ static int write_page(struct image_writer *w, struct ferry_error *err)
 }
 
 /* A chunk is in the image: at offset, in stored_bytes, of which `added` are new. */
-static void note_chunk(struct image_writer *w, const struct slot *slot, uint64_t offset,
+static void note_chunk(struct image_writer *w, const struct encode_slot *slot, uint64_t offset,
                        uint32_t stored_bytes, uint32_t added)
 {
     struct image_section *section = &table_last(&w->table)->section;
@@ -319,7 +295,7 @@ static void note_chunk(struct image_writer *w, const struct slot *slot, uint64_t
     w->content_bytes += slot->content_bytes;
 }
 
-static struct chunk_head head_of(const struct image_writer *w, const struct slot *slot)
+static struct chunk_head head_of(const struct image_writer *w, const struct encode_slot *slot)
 {
     struct chunk_head head = {
         .section = w->table.count - 1,
@@ -334,7 +310,7 @@ static struct chunk_head head_of(const struct image_writer *w, const struct slot
     return head;
 }
 
-static int write_stored(struct image_writer *w, struct slot *slot, struct ferry_error *err)
+static int write_stored(struct image_writer *w, struct encode_slot *slot, struct ferry_error *err)
 {
     struct chunk_head head = head_of(w, slot);
     struct same_chunk stored = {.offset = w->offset,
@@ -352,7 +328,7 @@ static int write_stored(struct image_writer *w, struct slot *slot, struct ferry_
 }
 
 /* Content that lies in the image already: only where. */
-static int write_same(struct image_writer *w, const struct slot *slot,
+static int write_same(struct image_writer *w, const struct encode_slot *slot,
                       const struct same_chunk *same, struct ferry_error *err)
 {
     struct chunk_head head = head_of(w, slot);
@@ -370,11 +346,16 @@ static int write_same(struct image_writer *w, const struct slot *slot,
 /* Wait for the oldest chunk in work and write it. */
 static int write_oldest(struct image_writer *w, struct ferry_error *err)
 {
-    struct slot *slot = &w->slots[w->oldest];
+    struct encode_slot *slot = &w->slots[w->oldest];
 
     pool_wait(w->pool, &slot->task);
     w->oldest = (w->oldest + 1) % w->slots_used;
     w->busy--;
+    if (slot->read_error)
+        return broken(w, ferry_fail_sys(err, slot->read_error, table_last(&w->table)->section.name,
+                                        "cannot read at byte %" PRIu64, slot->offset));
+    if (slot->zero)
+        return 0;
     if (ZSTD_isError(slot->stored_bytes))
         return broken(w, ferry_fail(err, -EIO, NULL, "cannot compress: %s",
                                     ZSTD_getErrorName(slot->stored_bytes)));
@@ -395,55 +376,82 @@ static int drain(struct image_writer *w, struct ferry_error *err)
     return error;
 }
 
-/* Memory and a compressor for chunks of this section, kept for the next ones. */
-static int slot_prepare(struct image_writer *w, struct slot *slot, uint32_t chunk_bytes,
-                        struct ferry_error *err)
-{
-    slot->task.run = encode;
-    if (!slot->zstd) {
-        slot->zstd = ZSTD_createCCtx();
-        if (!slot->zstd ||
-            ZSTD_isError(ZSTD_CCtx_setParameter(slot->zstd, ZSTD_c_compressionLevel, w->level)))
-            return no_memory(w, err);
-    }
-    if (slot->room >= chunk_bytes)
-        return 0;
-    free(take_ptr(&slot->content));
-    free(take_ptr(&slot->stored));
-    slot->room = 0;
-    slot->content = malloc(chunk_bytes);
-    slot->stored = malloc(STORED_LIMIT(chunk_bytes));
-    if (!slot->content || !slot->stored)
-        return no_memory(w, err);
-    slot->room = chunk_bytes;
-    return 0;
-}
-
-int image_writer_chunk(struct image_writer *w, uint64_t index, const void *data,
-                       struct ferry_error *err)
+/* May chunk `index` come now?  Its length, 0: the end of the section. */
+static int next_chunk(struct image_writer *w, uint64_t index, uint32_t *size,
+                      struct ferry_error *err)
 {
     int error = check_state(w, true, err);
     if (error)
         return error;
     const struct image_section *section = &table_last(&w->table)->section;
-    uint32_t size = section_chunk_bytes(section, index);
-    if (!size || index < w->next_index)
-        return usage(w, err, section->name, size ? "chunks must ascend" : "chunk behind the end");
+    *size = section_chunk_bytes(section, index);
+    if (!*size || index < w->next_index)
+        return usage(w, err, section->name, *size ? "chunks must ascend" : "chunk behind the end");
     w->next_index = index + 1;
-    if (is_zero(data, size))
-        return 0;
-    if (w->busy == w->slots_used && (error = write_oldest(w, err)))
-        return error;
-    struct slot *slot = &w->slots[(w->oldest + w->busy) % w->slots_used];
-    error = slot_prepare(w, slot, section->chunk_bytes, err);
+    return 0;
+}
+
+/* A slot for chunk `index`, ready but for its content. */
+static int take_slot(struct image_writer *w, uint64_t index, uint32_t size,
+                     struct encode_slot **out, struct ferry_error *err)
+{
+    const struct image_section *section = &table_last(&w->table)->section;
+
+    int error = w->busy == w->slots_used ? write_oldest(w, err) : 0;
     if (error)
         return error;
+    struct encode_slot *slot = &w->slots[(w->oldest + w->busy) % w->slots_used];
+    if (encode_prepare(slot, section->chunk_bytes, w->level))
+        return no_memory(w, err);
     slot->index = index;
     slot->content_bytes = size;
     slot->level = content_level(section->chunk_bytes);
-    memcpy(slot->content, data, size);
+    slot->offset = index * section->chunk_bytes;
+    slot->read = NULL;
+    slot->read_error = 0;
+    slot->zero = false;
+    *out = slot;
+    return 0;
+}
+
+static void submit(struct image_writer *w, struct encode_slot *slot)
+{
     w->busy++;
     pool_submit(w->pool, &slot->task);
+}
+
+int image_writer_chunk(struct image_writer *w, uint64_t index, const void *data,
+                       struct ferry_error *err)
+{
+    struct encode_slot *slot;
+    uint32_t size;
+
+    int error = next_chunk(w, index, &size, err);
+    if (error || is_zero(data, size))
+        return error;
+    error = take_slot(w, index, size, &slot, err);
+    if (error)
+        return error;
+    memcpy(slot->content, data, size);
+    submit(w, slot);
+    return 0;
+}
+
+int image_writer_fetch(struct image_writer *w, uint64_t index,
+                       int (*read)(void *opaque, uint64_t offset, void *data, size_t size),
+                       void *opaque, struct ferry_error *err)
+{
+    struct encode_slot *slot;
+    uint32_t size;
+
+    int error = next_chunk(w, index, &size, err);
+    if (!error)
+        error = take_slot(w, index, size, &slot, err);
+    if (error)
+        return error;
+    slot->read = read;
+    slot->opaque = opaque;
+    submit(w, slot);
     return 0;
 }
 
@@ -521,11 +529,8 @@ void image_writer_destroy(struct image_writer *w)
     if (!w)
         return;
     pool_destroy(w->pool); /* waits for chunks in work */
-    for (unsigned i = 0; w->slots && i < w->slot_count; i++) {
-        ZSTD_freeCCtx(w->slots[i].zstd);
-        free(w->slots[i].content);
-        free(w->slots[i].stored);
-    }
+    for (unsigned i = 0; w->slots && i < w->slot_count; i++)
+        encode_release(&w->slots[i]);
     free(w->slots);
     same_free(w->same);
     table_free(&w->table);

@@ -1,0 +1,59 @@
+/* A chunk on a worker: read if it is not there yet, looked at, summed, compressed, summed. */
+#include "imagefmt/encode.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <zstd.h>
+
+#include "common/cleanup.h"
+#include "common/zero.h"
+#include "imagefmt/content.h"
+#include "imagefmt/format.h"
+
+static void encode(struct pool_task *task)
+{
+    struct encode_slot *slot = (struct encode_slot *)task;
+
+    if (slot->read) {
+        slot->read_error =
+            slot->read(slot->opaque, slot->offset, slot->content, slot->content_bytes);
+        slot->zero = slot->read_error || is_zero(slot->content, slot->content_bytes);
+    }
+    if (slot->zero)
+        return;
+    content_node(slot->content, slot->content_bytes, slot->level, slot->digest);
+    slot->stored_bytes = ZSTD_compress2(slot->zstd, slot->stored, STORED_LIMIT(slot->content_bytes),
+                                        slot->content, slot->content_bytes);
+    if (!ZSTD_isError(slot->stored_bytes))
+        slot->sum = xxh3(slot->stored, slot->stored_bytes);
+}
+
+int encode_prepare(struct encode_slot *slot, uint32_t chunk_bytes, int level)
+{
+    slot->task.run = encode;
+    if (!slot->zstd) {
+        slot->zstd = ZSTD_createCCtx();
+        if (!slot->zstd ||
+            ZSTD_isError(ZSTD_CCtx_setParameter(slot->zstd, ZSTD_c_compressionLevel, level)))
+            return -ENOMEM;
+    }
+    if (slot->room >= chunk_bytes)
+        return 0;
+    free(take_ptr(&slot->content));
+    free(take_ptr(&slot->stored));
+    slot->room = 0;
+    slot->content = malloc(chunk_bytes);
+    slot->stored = malloc(STORED_LIMIT(chunk_bytes));
+    if (!slot->content || !slot->stored)
+        return -ENOMEM;
+    slot->room = chunk_bytes;
+    return 0;
+}
+
+void encode_release(struct encode_slot *slot)
+{
+    ZSTD_freeCCtx(slot->zstd);
+    free(slot->content);
+    free(slot->stored);
+}
