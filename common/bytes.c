@@ -68,6 +68,27 @@ uint64_t reader_u64(struct reader *r)
     return le64toh(value);
 }
 
+uint16_t reader_u16be(struct reader *r)
+{
+    uint16_t value;
+    reader_copy(r, &value, sizeof(value));
+    return be16toh(value);
+}
+
+uint32_t reader_u32be(struct reader *r)
+{
+    uint32_t value;
+    reader_copy(r, &value, sizeof(value));
+    return be32toh(value);
+}
+
+uint64_t reader_u64be(struct reader *r)
+{
+    uint64_t value;
+    reader_copy(r, &value, sizeof(value));
+    return be64toh(value);
+}
+
 struct reader reader_sub(struct reader *r, size_t size)
 {
     const uint8_t *start = reader_take(r, size);
@@ -152,6 +173,24 @@ void writer_u32(struct writer *w, uint32_t value)
 void writer_u64(struct writer *w, uint64_t value)
 {
     value = htole64(value);
+    writer_copy(w, &value, sizeof(value));
+}
+
+void writer_u16be(struct writer *w, uint16_t value)
+{
+    value = htobe16(value);
+    writer_copy(w, &value, sizeof(value));
+}
+
+void writer_u32be(struct writer *w, uint32_t value)
+{
+    value = htobe32(value);
+    writer_copy(w, &value, sizeof(value));
+}
+
+void writer_u64be(struct writer *w, uint64_t value)
+{
+    value = htobe64(value);
     writer_copy(w, &value, sizeof(value));
 }
 

@@ -1,8 +1,9 @@
 /*
  * The bounded reader and writer: the only two ways in which ferry turns outside bytes into numbers
- * and numbers into outside bytes.  Little-endian, fixed width.  The error is sticky: after the
- * first read past the end (or write past the limit) every further call does nothing, reads give 0,
- * and `error` stays set, so a parser checks once at the end of a run of calls.
+ * and numbers into outside bytes.  Fixed width; little-endian, or big-endian where the name ends in
+ * be.  The error is sticky: after the first read past the end (or write past the limit) every
+ * further call does nothing, reads give 0, and `error` stays set, so a parser checks once at the
+ * end of a run of calls.
  */
 #ifndef FERRY_COMMON_BYTES_H
 #define FERRY_COMMON_BYTES_H
@@ -23,6 +24,9 @@ uint8_t reader_u8(struct reader *r);
 uint16_t reader_u16(struct reader *r);
 uint32_t reader_u32(struct reader *r);
 uint64_t reader_u64(struct reader *r);
+uint16_t reader_u16be(struct reader *r);
+uint32_t reader_u32be(struct reader *r);
+uint64_t reader_u64be(struct reader *r);
 /* Copies size bytes to out; out is zeroed on error. */
 void reader_copy(struct reader *r, void *out, size_t size);
 /* The next size bytes in place, or NULL on error. */
@@ -46,6 +50,9 @@ void writer_u8(struct writer *w, uint8_t value);
 void writer_u16(struct writer *w, uint16_t value);
 void writer_u32(struct writer *w, uint32_t value);
 void writer_u64(struct writer *w, uint64_t value);
+void writer_u16be(struct writer *w, uint16_t value);
+void writer_u32be(struct writer *w, uint32_t value);
+void writer_u64be(struct writer *w, uint64_t value);
 void writer_copy(struct writer *w, const void *data, size_t size);
 /* size zero bytes at the end, to be filled by the caller; NULL on error.  Valid until next call. */
 uint8_t *writer_grow(struct writer *w, size_t size);

@@ -64,32 +64,29 @@ struct disk_open_options {
     struct source *external;
 };
 
-/* An open disk.  read and extent may be called by several threads at once. */
+/*
+ * An open disk.  read and extent may be called by several threads at once; size bytes at offset
+ * must lie within the disk.  One that is in_order (a compressed stream) is read by one thread, and
+ * each offset is at or behind the end of what was read or asked for before.
+ */
 struct disk {
     const struct disk_format *format;
     uint64_t size_bytes; /* as the guest sees it */
-    void *opaque;        /* the format's */
+    bool in_order;
+    void *opaque; /* the format's */
 };
 
 /* ---- Writing ---- */
 
+#define DISK_UNIT_MAX_BYTES (2 * MIB)
+
 struct disk_write_options {
-    uint64_t size_bytes;   /* of the disk; a multiple of 512 */
+    uint64_t size_bytes;   /* of the disk; a multiple of 512 but for raw */
     const char *subformat; /* "streamOptimized", "fixed"; NULL: the format's usual one */
     const char *codec;     /* "none", "zlib", "zstd"; NULL: the format's usual one */
     int level;             /* of the codec; 0: its usual one */
     uint64_t unit_bytes;   /* cluster, grain or block size; 0: the format's usual one */
     uint8_t identity[16];  /* for formats with a UUID: made of the content's name, never random */
-    /*
-     * Runs of the content that are not zero, ascending, known beforehand, for formats whose tables
-     * come first: calls visit for each.  NULL: not known, and such a format needs a sink with
-     * pwrite.
-     */
-    int (*extents)(void *opaque,
-                   int (*visit)(void *visitor, uint64_t offset, uint64_t size,
-                                struct ferry_error *err),
-                   void *visitor, struct ferry_error *err);
-    void *extents_opaque;
 };
 
 /* One unit as it will be stored: by encode on a worker, to put on the one writing thread. */
@@ -102,10 +99,24 @@ struct disk_unit {
     bool raw; /* encode's choice: content is to be stored as it is */
 };
 
+/*
+ * Some formats have their tables before the data.  With a pipe for a sink their writer must know
+ * what will come before the first put, and says how much of it: then plan is called for all units
+ * that will be put, and then put for the same ones in the same order.
+ */
+enum disk_plan {
+    DISK_PLAN_NONE,
+    DISK_PLAN_PLACES, /* which units there are: known by the extents of the source, not read */
+    DISK_PLAN_SIZES,  /* and how many bytes encode makes of each: the content is read twice */
+};
+
 struct disk_writer {
     const struct disk_format *format;
+    /* A power of two, 512 to DISK_UNIT_MAX_BYTES.  It need not be the format's block: one with
+     * larger blocks takes parts of them. */
     uint32_t unit_bytes;
-    uint32_t stored_room; /* what encode may need for a unit */
+    uint32_t stored_room; /* what encode may need for a unit; 0 without encode */
+    enum disk_plan plan;
     void *opaque;
 };
 
@@ -136,10 +147,16 @@ struct disk_format {
     /* NULL: not written here.  sink stays the caller's. */
     int (*create)(struct sink *sink, const struct disk_write_options *options,
                   struct disk_writer **out, struct ferry_error *err);
-    /* NULL: units are stored as they are.  By several threads at once. */
+    /* NULL: no writer of this format ever asks for a plan.  Ascending, one thread, all before the
+     * first put.  DISK_PLAN_PLACES: only offset and content_bytes of unit are there;
+     * DISK_PLAN_SIZES: stored_bytes and raw, too. */
+    int (*plan)(struct disk_writer *writer, const struct disk_unit *unit, struct ferry_error *err);
+    /* NULL: units are stored as they are.  By several threads at once; equal content at an equal
+     * place gives equal bytes. */
     int (*encode)(const struct disk_writer *writer, struct disk_unit *unit,
                   struct ferry_error *err);
-    /* Ascending, one thread; what is left out is zero. */
+    /* Ascending, one thread; what is left out is zero.  Of what was planned nothing is left out,
+     * but content may be zero. */
     int (*put)(struct disk_writer *writer, const struct disk_unit *unit, struct ferry_error *err);
     int (*finish)(struct disk_writer *writer, struct ferry_error *err);
     void (*destroy)(struct disk_writer *writer); /* after finish or instead of it */

@@ -32,6 +32,26 @@ static void test_reader_reads_little_endian(void **unused)
     assert_int_equal(r.error, 0);
 }
 
+static void test_big_endian_numbers(void **state)
+{
+    static const uint8_t bytes[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
+    struct reader r = reader_init(bytes, sizeof(bytes));
+    CLEANUP(writer_free) struct writer w = writer_init(64);
+
+    (void)state;
+    assert_int_equal(reader_u16be(&r), 0x0102);
+    assert_int_equal(reader_u32be(&r), 0x03040506);
+    assert_true(reader_u64be(&r) == 0x0708090a0b0c0d0e);
+    assert_int_equal(r.error, 0);
+    assert_int_equal(reader_u16be(&r), 0);
+    assert_int_equal(r.error, -EBADMSG);
+    writer_u16be(&w, 0x0102);
+    writer_u32be(&w, 0x03040506);
+    writer_u64be(&w, 0x0708090a0b0c0d0e);
+    assert_int_equal(w.size, sizeof(bytes));
+    assert_memory_equal(w.data, bytes, sizeof(bytes));
+}
+
 static void test_reader_error_sticks(void **unused)
 {
     (void)unused;
@@ -266,6 +286,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reader_reads_little_endian),
+        cmocka_unit_test(test_big_endian_numbers),
         cmocka_unit_test(test_reader_error_sticks),
         cmocka_unit_test(test_writer_meets_its_limit),
         cmocka_unit_test(test_writer_grows_zeroed),
