@@ -36,6 +36,8 @@ struct sink {
     /* NULL: in order only.  Writing behind the end leaves zeroes between. */
     int (*pwrite)(struct sink *sink, uint64_t offset, const void *data, size_t size,
                   struct ferry_error *err);
+    /* At least this size, with zeroes up to there; NULL where pwrite is. */
+    int (*extend)(struct sink *sink, uint64_t size, struct ferry_error *err);
     uint64_t position; /* bytes written in order so far */
     const char *about;
 };
@@ -116,13 +118,17 @@ struct disk_writer {
      * larger blocks takes parts of them. */
     uint32_t unit_bytes;
     uint32_t stored_room; /* what encode may need for a unit; 0 without encode */
+    /* Without encode: how many bytes of adjoining units may come in one put, for fewer calls; a
+     * multiple of unit_bytes, 0: one unit each. */
+    uint32_t run_bytes;
     enum disk_plan plan;
     void *opaque;
 };
 
 /* ---- Formats ---- */
 
-#define DISK_PROBE_BYTES 65536
+#define DISK_PROBE_HEAD_BYTES 4096 /* of a file, at most, are looked at to recognise it */
+#define DISK_PROBE_TAIL_BYTES 1024
 
 struct disk_format {
     const char *name;      /* "qcow2" */

@@ -1,0 +1,119 @@
+/*
+ * raw: the content itself.  Holes of a file are zeroes that need not be read, and zeroes are left
+ * out of a file that is written; into a pipe they are written.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "imagefmt/foreign/disk.h"
+#include "imagefmt/foreign/sink.h"
+
+#define UNIT_BYTES (4 * KIB) /* the size of a hole */
+#define RUN_BYTES  (1 * MIB)
+
+static int raw_open(struct source *source, const struct disk_open_options *options,
+                    struct disk **out, struct ferry_error *err)
+{
+    (void)options;
+    if (source->size_bytes > LIMIT_DISK_BYTES)
+        return ferry_refuse(err, -EFBIG, source->about, "is larger than a disk may be");
+    struct disk *disk = calloc(1, sizeof(*disk));
+    if (!disk)
+        return ferry_fail(err, -ENOMEM, source->about, "out of memory");
+    *disk = (struct disk){
+        .format = &disk_format_raw, .size_bytes = source->size_bytes, .opaque = source};
+    *out = disk;
+    return 0;
+}
+
+static int raw_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent,
+                      struct ferry_error *err)
+{
+    struct source *source = disk->opaque;
+    uint64_t start = offset, end = disk->size_bytes;
+
+    (void)err;
+    *extent = (struct disk_extent){.size_bytes = end - offset, .kind = DISK_ZERO};
+    if (source->next_data && !source->next_data(source, &start, &end))
+        return 0;
+    if (start == offset)
+        *extent = (struct disk_extent){.size_bytes = end - offset, .kind = DISK_DATA};
+    else
+        extent->size_bytes = start - offset;
+    return 0;
+}
+
+static int raw_read(struct disk *disk, uint64_t offset, void *data, size_t size,
+                    struct ferry_error *err)
+{
+    struct source *source = disk->opaque;
+
+    return source->pread(source, offset, data, size, err);
+}
+
+static void raw_close(struct disk *disk)
+{
+    free(disk);
+}
+
+struct raw_writer {
+    struct disk_writer writer;
+    struct sink *sink;
+    uint64_t size_bytes;
+};
+
+static int raw_create(struct sink *sink, const struct disk_write_options *options,
+                      struct disk_writer **out, struct ferry_error *err)
+{
+    struct raw_writer *w = calloc(1, sizeof(*w));
+
+    if (!w)
+        return ferry_fail(err, -ENOMEM, sink->about, "out of memory");
+    w->writer = (struct disk_writer){
+        .format = &disk_format_raw, .unit_bytes = UNIT_BYTES, .run_bytes = RUN_BYTES, .opaque = w};
+    w->sink = sink;
+    w->size_bytes = options->size_bytes;
+    *out = &w->writer;
+    return 0;
+}
+
+static int raw_put(struct disk_writer *writer, const struct disk_unit *unit,
+                   struct ferry_error *err)
+{
+    const struct raw_writer *w = writer->opaque;
+    struct sink *sink = w->sink;
+
+    if (sink->pwrite)
+        return sink->pwrite(sink, unit->offset, unit->content, unit->content_bytes, err);
+    int error = sink_zeroes(sink, unit->offset - sink->position, err);
+    return error ? error : sink->write(sink, unit->content, unit->content_bytes, err);
+}
+
+static int raw_finish(struct disk_writer *writer, struct ferry_error *err)
+{
+    const struct raw_writer *w = writer->opaque;
+
+    if (w->sink->pwrite)
+        return w->sink->extend(w->sink, w->size_bytes, err);
+    return sink_zeroes(w->sink, w->size_bytes - w->sink->position, err);
+}
+
+static void raw_destroy(struct disk_writer *writer)
+{
+    free(writer->opaque);
+}
+
+const struct disk_format disk_format_raw = {
+    .name = "raw",
+    .extension = ".raw",
+    .limits = "disks to 64 TiB; holes kept in files",
+    .streams = true,
+    .open = raw_open,
+    .extent = raw_extent,
+    .read = raw_read,
+    .close = raw_close,
+    .create = raw_create,
+    .put = raw_put,
+    .finish = raw_finish,
+    .destroy = raw_destroy,
+};
