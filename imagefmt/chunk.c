@@ -1,7 +1,7 @@
 /* The head of a chunk to bytes and back. */
 #include "imagefmt/chunk.h"
 
-#include "imagefmt/format.h"
+#include "imagefmt/record.h"
 
 void chunk_head_write(struct writer *body, const struct chunk_head *head)
 {
@@ -25,17 +25,17 @@ void chunk_head_read(struct reader *body, struct chunk_head *head)
     reader_copy(body, head->digest, SHA256_BYTES);
 }
 
-const char *chunk_record_read(const uint8_t *record, uint64_t offset, struct chunk_head *head)
+const char *chunk_record_read(const uint8_t *data, uint64_t offset, struct chunk_head *head)
 {
-    struct reader r = reader_init(record, CHUNK_RECORD_BYTES);
+    struct record record;
+    uint64_t size;
 
-    uint32_t magic = reader_u32(&r), length = reader_u32(&r), tag = reader_u32(&r);
-    uint64_t place = reader_u64(&r);
-    chunk_head_read(&r, head);
-    if (magic != RECORD_MAGIC || length != CHUNK_RECORD_BYTES - RECORD_FRAME_BYTES ||
-        tag != RECORD_CHUNK)
+    if (!record_size(data, &size) || size != CHUNK_RECORD_BYTES)
         return "no chunk is where one should be";
-    if (reader_u64(&r) != xxh3(record, CHUNK_RECORD_BYTES - RECORD_SUM_BYTES) || place != offset)
+    if (record_check(data, size, offset, &record))
         return "its head does not match its sum or place";
+    if (record.tag != RECORD_CHUNK)
+        return "no chunk is where one should be";
+    chunk_head_read(&record.body, head);
     return NULL;
 }

@@ -20,6 +20,6 @@ void chunk_head_read(struct reader *body, struct chunk_head *head);
  * Raw bytes of a CHNK record (CHUNK_RECORD_BYTES) that must lie at offset: NULL and the head, or
  * what is wrong with it.
  */
-const char *chunk_record_read(const uint8_t *record, uint64_t offset, struct chunk_head *head);
+const char *chunk_record_read(const uint8_t *data, uint64_t offset, struct chunk_head *head);
 
 #endif

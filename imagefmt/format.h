@@ -20,6 +20,7 @@
 #define RECORD_FRAME_BYTES 8           /* magic and length */
 #define RECORD_HEAD_BYTES  20          /* up to the body */
 #define RECORD_SUM_BYTES   8
+#define RECORD_LEAST_BYTES (RECORD_HEAD_BYTES + RECORD_SUM_BYTES)
 #define RECORD_LIMIT_BYTES (LIMIT_SECTION_BYTES + 4 * KIB) /* whole record */
 #define RECORD_TAG(a, b, c, d) \
     ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)

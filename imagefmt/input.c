@@ -8,8 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "imagefmt/format.h"
-
 #define BUFFER_BYTES (256 * KIB)
 
 int input_open(struct input *in, int fd, const char *about, struct ferry_error *err)
@@ -178,7 +176,7 @@ static int refuse_damaged(struct input *in, const struct record *record, const c
 }
 
 /* Magic and length, which are all that is believed before the sum has been checked. */
-static int read_frame_head(struct input *in, uint64_t offset, uint32_t *length,
+static int read_frame_head(struct input *in, uint64_t offset, uint64_t *size,
                            struct ferry_error *err)
 {
     uint8_t head[RECORD_FRAME_BYTES];
@@ -186,16 +184,12 @@ static int read_frame_head(struct input *in, uint64_t offset, uint32_t *length,
     int error = input_read(in, head, sizeof(head), err);
     if (error)
         return error;
-    struct reader r = reader_init(head, sizeof(head));
-    uint32_t magic = reader_u32(&r);
-    *length = reader_u32(&r);
-    if (magic != RECORD_MAGIC)
+    if (!record_has_magic(head))
         return offset ? ferry_refuse(err, -EBADMSG, in->about,
                                      "is damaged: no record where one belongs, at byte %" PRIu64,
                                      offset)
                       : ferry_refuse(err, -EBADMSG, in->about, "is not a ferry image");
-    if (*length < RECORD_HEAD_BYTES - RECORD_FRAME_BYTES + RECORD_SUM_BYTES ||
-        *length > RECORD_LIMIT_BYTES - RECORD_FRAME_BYTES)
+    if (!record_size(head, size))
         return ferry_refuse(err, -EBADMSG, in->about,
                             "is damaged: a record of impossible length at byte %" PRIu64, offset);
     writer_reset(&in->record);
@@ -205,25 +199,18 @@ static int read_frame_head(struct input *in, uint64_t offset, uint32_t *length,
 
 int input_record(struct input *in, struct record *record, struct ferry_error *err)
 {
-    uint32_t length;
+    uint64_t offset = in->position, size = 0;
 
-    record->offset = in->position;
-    int error = read_frame_head(in, record->offset, &length, err);
+    int error = read_frame_head(in, offset, &size, err);
     if (error)
         return error;
-    uint8_t *rest = writer_grow(&in->record, length);
+    size_t rest_bytes = size - RECORD_FRAME_BYTES;
+    uint8_t *rest = writer_grow(&in->record, rest_bytes);
     if (!rest)
         return ferry_fail(err, -ENOMEM, in->about, "out of memory");
-    error = input_read(in, rest, length, err);
+    error = input_read(in, rest, rest_bytes, err);
     if (error)
         return error;
-    struct reader r = reader_init(rest, length);
-    record->tag = reader_u32(&r);
-    uint64_t offset = reader_u64(&r);
-    record->body = reader_sub(&r, reader_left(&r) - RECORD_SUM_BYTES);
-    if (reader_u64(&r) != xxh3(in->record.data, in->record.size - RECORD_SUM_BYTES))
-        return refuse_damaged(in, record, "its bytes do not match their sum", err);
-    if (offset != record->offset)
-        return refuse_damaged(in, record, "it belongs elsewhere in the image", err);
-    return 0;
+    const char *wrong = record_check(in->record.data, in->record.size, offset, record);
+    return wrong ? refuse_damaged(in, record, wrong, err) : 0;
 }

@@ -9,6 +9,7 @@
 
 #include "common/bytes.h"
 #include "common/error.h"
+#include "imagefmt/record.h"
 
 struct input {
     int fd;
@@ -18,12 +19,6 @@ struct input {
     size_t start, end; /* of what is read but not handed out */
     struct writer record;
     uint8_t *history; /* the last LIMIT_SAME_BYTES handed out, in a ring */
-};
-
-struct record {
-    uint32_t tag;
-    uint64_t offset; /* where it starts */
-    struct reader body;
 };
 
 int input_open(struct input *in, int fd, const char *about, struct ferry_error *err);

@@ -13,9 +13,9 @@
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "imagefmt/access.h"
+#include "imagefmt/record.h"
 
 #define HEADER_RECORD_BYTES  (RECORD_HEAD_BYTES + 16 + RECORD_SUM_BYTES)
-#define RECORD_LEAST_BYTES   (RECORD_HEAD_BYTES + RECORD_SUM_BYTES)
 #define TABLE_SECTIONS_LIMIT (LIMIT_SECTIONS + LIMIT_DISKS + 1)
 
 int image_refuse(const struct image *image, const char *what, const char *why,
@@ -60,11 +60,8 @@ static int load_record(struct image *image, uint64_t offset, uint64_t end, const
     int error = read_at(image, offset, head, sizeof(head), err);
     if (error)
         return error;
-    struct reader r = reader_init(head, sizeof(head));
-    uint32_t magic = reader_u32(&r);
-    uint64_t size = RECORD_FRAME_BYTES + (uint64_t)reader_u32(&r);
-    if (magic != RECORD_MAGIC || size < RECORD_LEAST_BYTES || size > RECORD_LIMIT_BYTES ||
-        size > end - offset)
+    uint64_t size;
+    if (!record_size(head, &size) || size > end - offset)
         return image_refuse(image, what, "no record of possible length is where it belongs", err);
     uint8_t *all = writer_grow(&image->record, size);
     return all ? read_at(image, offset, all, size, err) : image_no_memory(image, err);
@@ -77,15 +74,13 @@ int image_record(struct image *image, uint64_t offset, uint64_t end, enum record
 
     if (error)
         return error;
-    struct reader r = reader_init(image->record.data, image->record.size);
-    reader_take(&r, RECORD_FRAME_BYTES);
-    uint32_t met = reader_u32(&r);
-    uint64_t place = reader_u64(&r);
-    *body = reader_sub(&r, reader_left(&r) - RECORD_SUM_BYTES);
-    if (reader_u64(&r) != xxh3(image->record.data, image->record.size - RECORD_SUM_BYTES))
-        return image_refuse(image, what, "its bytes do not match their sum", err);
-    if (met != tag || place != offset)
+    struct record record;
+    const char *wrong = record_check(image->record.data, image->record.size, offset, &record);
+    if (wrong)
+        return image_refuse(image, what, wrong, err);
+    if (record.tag != tag)
         return image_refuse(image, what, "another record is where it belongs", err);
+    *body = record.body;
     return 0;
 }
 

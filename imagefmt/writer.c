@@ -23,6 +23,7 @@
 #include "imagefmt/content.h"
 #include "imagefmt/encode.h"
 #include "imagefmt/format.h"
+#include "imagefmt/record.h"
 #include "imagefmt/same.h"
 #include "imagefmt/table.h"
 
@@ -80,30 +81,18 @@ static int check_state(struct image_writer *w, bool want_open, struct ferry_erro
     return 0;
 }
 
-static struct writer *record_begin(struct image_writer *w, enum record_tag tag)
+/* Begin the next record; its body goes to what is returned. */
+static struct writer *begin(struct image_writer *w, enum record_tag tag)
 {
-    writer_reset(&w->record);
-    writer_u32(&w->record, RECORD_MAGIC);
-    writer_u32(&w->record, 0);
-    writer_u32(&w->record, tag);
-    writer_u64(&w->record, w->offset);
+    record_begin(&w->record, tag, w->offset);
     return &w->record;
 }
 
-static void record_seal(struct image_writer *w)
-{
-    size_t size = w->record.size + RECORD_SUM_BYTES;
-
-    writer_put_u32_at(&w->record, 4, (uint32_t)(size - RECORD_FRAME_BYTES));
-    if (!w->record.error)
-        writer_u64(&w->record, xxh3(w->record.data, w->record.size));
-}
-
-/* Seal the record and write it with the size bytes behind it. */
+/* End the record and write it with the size bytes behind it. */
 static int record_write(struct image_writer *w, uint8_t *behind, size_t size,
                         struct ferry_error *err)
 {
-    record_seal(w);
+    record_end(&w->record);
     if (w->record.error)
         return no_memory(w, err);
     struct iovec iov[] = {{w->record.data, w->record.size}, {behind, size}};
@@ -116,7 +105,7 @@ static int record_write(struct image_writer *w, uint8_t *behind, size_t size,
 
 static int write_header(struct image_writer *w, struct ferry_error *err)
 {
-    struct writer *body = record_begin(w, RECORD_HEADER);
+    struct writer *body = begin(w, RECORD_HEADER);
 
     writer_copy(body, HEADER_MAGIC, HEADER_MAGIC_BYTES);
     writer_u32(body, IMAGE_VERSION);
@@ -132,7 +121,7 @@ static int write_manifest(struct image_writer *w, const char *manifest, size_t s
     w->table.manifest_offset = w->offset;
     w->table.manifest_size = size;
     sha256(manifest, size, w->table.manifest_digest);
-    writer_copy(record_begin(w, RECORD_MANIFEST), manifest, size);
+    writer_copy(begin(w, RECORD_MANIFEST), manifest, size);
     return record_write(w, NULL, 0, err);
 }
 
@@ -210,7 +199,7 @@ int image_writer_state(struct image_writer *w, const char *name, uint16_t versio
     if (error)
         return error;
     sha256(data, size, table_last(&w->table)->section.digest);
-    struct writer *body = record_begin(w, RECORD_STATE);
+    struct writer *body = begin(w, RECORD_STATE);
     writer_u32(body, w->table.count - 1);
     writer_u16(body, version);
     writer_u8(body, 0);
@@ -248,7 +237,7 @@ int image_writer_begin(struct image_writer *w, enum image_section_kind kind, con
     w->next_index = 0;
     w->slots_used = slots_for(w, chunk_bytes);
     w->oldest = 0;
-    struct writer *body = record_begin(w, RECORD_DATA);
+    struct writer *body = begin(w, RECORD_DATA);
     writer_u32(body, w->table.count - 1);
     writer_u8(body, (uint8_t)kind);
     writer_u8(body, 0);
@@ -264,7 +253,7 @@ static int write_page(struct image_writer *w, struct ferry_error *err)
 {
     uint64_t offset = w->offset;
 
-    struct writer *body = record_begin(w, RECORD_PAGE);
+    struct writer *body = begin(w, RECORD_PAGE);
     writer_u32(body, w->table.count - 1);
     writer_u32(body, w->page_count);
     writer_copy(body, w->page.data, w->page.size);
@@ -317,7 +306,7 @@ static int write_stored(struct image_writer *w, struct encode_slot *slot, struct
                                 .content_bytes = head.content_bytes,
                                 .stored_bytes = head.stored_bytes};
 
-    chunk_head_write(record_begin(w, RECORD_CHUNK), &head);
+    chunk_head_write(begin(w, RECORD_CHUNK), &head);
     int error = record_write(w, slot->stored, slot->stored_bytes, err);
     if (error)
         return error;
@@ -336,7 +325,7 @@ static int write_same(struct image_writer *w, const struct encode_slot *slot,
     head.codec = CODEC_SAME;
     head.stored_bytes = same->stored_bytes;
     head.sum = same->offset;
-    chunk_head_write(record_begin(w, RECORD_CHUNK), &head);
+    chunk_head_write(begin(w, RECORD_CHUNK), &head);
     int error = record_write(w, NULL, 0, err);
     if (!error)
         note_chunk(w, slot, same->offset, same->stored_bytes, 0);
@@ -467,7 +456,7 @@ int image_writer_end(struct image_writer *w, struct ferry_error *err)
     struct table_entry *entry = table_last(&w->table);
     content_digest(&w->tree, entry->section.size, entry->section.digest);
     w->open = false;
-    table_end_body(&w->table, record_begin(w, RECORD_END));
+    table_end_body(&w->table, begin(w, RECORD_END));
     return record_write(w, NULL, 0, err);
 }
 
@@ -478,7 +467,7 @@ static int write_index(struct image_writer *w, struct ferry_error *err)
 
     while (reader_left(&entries)) {
         size_t size = reader_left(&entries) < record ? reader_left(&entries) : record;
-        struct writer *body = record_begin(w, RECORD_INDEX);
+        struct writer *body = begin(w, RECORD_INDEX);
         writer_u32(body, (uint32_t)(size / INDEX_ENTRY_BYTES));
         writer_copy(body, reader_take(&entries, size), size);
         int error = record_write(w, NULL, 0, err);
@@ -501,12 +490,12 @@ int image_writer_finish(struct image_writer *w, uint8_t root[SHA256_BYTES], stru
     if (error)
         return error;
     uint64_t root_offset = w->offset;
-    table_root_body(&w->table, identity, record_begin(w, RECORD_ROOT));
+    table_root_body(&w->table, identity, begin(w, RECORD_ROOT));
     error = record_write(w, NULL, 0, err);
     if (error)
         return error;
     table_footer_body(&w->table, index_offset, root_offset, w->offset + FOOTER_RECORD_BYTES,
-                      identity, record_begin(w, RECORD_FOOTER));
+                      identity, begin(w, RECORD_FOOTER));
     error = record_write(w, NULL, 0, err);
     w->broken = true; /* nothing may follow */
     if (root)
