@@ -14,6 +14,7 @@
 struct diff_options {
     const char *a, *b;
     bool json;
+    struct image_file_options image;
 };
 
 struct diff {
@@ -151,23 +152,27 @@ static int print(const struct diff *d, bool json, struct ferry_error *err)
     return -EILSEQ;
 }
 
-static int open_image(const char *file, int *fd, struct image **image, struct ferry_error *err)
+static int open_image(const char *file, const struct image_environment *env, int *fd,
+                      struct image **image, struct ferry_error *err)
 {
     *fd = image_file_open("diff", file, err);
-    return *fd < 0 ? *fd : image_open(*fd, image_file_about(file), image, err);
+    return *fd < 0 ? *fd : image_open(*fd, image_file_about(file), env, image, err);
 }
 
 static int run(void *parsed, struct ferry_error *err)
 {
     const struct diff_options *o = parsed;
+    CLEANUP(image_file_environment_close) struct image_file_environment environment;
     CLEANUP_FD int a_fd = -1;
     CLEANUP_FD int b_fd = -1;
     CLEANUP(image_cleanup) struct image *a = NULL;
     CLEANUP(image_cleanup) struct image *b = NULL;
 
-    int error = open_image(o->a, &a_fd, &a, err);
+    int error = image_file_environment_open(&o->image, &environment, err);
     if (!error)
-        error = open_image(o->b, &b_fd, &b, err);
+        error = open_image(o->a, &environment.env, &a_fd, &a, err);
+    if (!error)
+        error = open_image(o->b, &environment.env, &b_fd, &b, err);
     if (error)
         return error;
     struct diff d = {.a = a, .b = b, .sections = json_array()};
@@ -180,6 +185,7 @@ static int run(void *parsed, struct ferry_error *err)
 
 static const struct option_spec options[] = {
     OPTION("json", NULL, OPTION_FLAG, struct diff_options, json, "print JSON"),
+    IMAGE_FILE_OPTIONS(struct diff_options, image),
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {

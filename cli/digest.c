@@ -17,6 +17,7 @@ struct digest_options {
     const char *file;
     bool raw;
     bool json;
+    struct image_file_options image;
 };
 
 static const char *kind_name(enum image_section_kind kind)
@@ -43,14 +44,15 @@ static int add_state(void *opaque, const struct image_section *section, const ui
 }
 
 /* The whole image is read and checked: a digest that nobody has checked says nothing. */
-static int digest_image(int fd, const char *about, json_t **out, struct ferry_error *err)
+static int digest_image(int fd, const char *about, const struct image_environment *env,
+                        json_t **out, struct ferry_error *err)
 {
     static const struct image_visitor visitor = {.state = add_state, .end = add_section};
     struct image_summary summary;
     char root[2 * SHA256_BYTES + 1];
     json_t *sections = json_array();
 
-    int error = image_read(fd, about, 0, &visitor, sections, &summary, err);
+    int error = image_read(fd, about, env, 0, &visitor, sections, &summary, err);
     if (error) {
         json_decref(sections);
         return error;
@@ -102,6 +104,7 @@ static bool looks_like_image(int fd)
 static int run(void *parsed, struct ferry_error *err)
 {
     const struct digest_options *o = parsed;
+    CLEANUP(image_file_environment_close) struct image_file_environment environment;
     const char *about = image_file_about(o->file);
     struct stat st;
     json_t *value = NULL;
@@ -111,7 +114,10 @@ static int run(void *parsed, struct ferry_error *err)
         return fd;
     bool pipe = fstat(fd, &st) || S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode);
     bool image = !o->raw && (pipe || looks_like_image(fd));
-    int error = image ? digest_image(fd, about, &value, err) : digest_raw(fd, about, &value, err);
+    int error = image_file_environment_open(&o->image, &environment, err);
+    if (!error)
+        error = image ? digest_image(fd, about, &environment.env, &value, err)
+                      : digest_raw(fd, about, &value, err);
     if (error)
         return error;
     if (o->json)
@@ -125,6 +131,7 @@ static const struct option_spec options[] = {
     OPTION("raw", NULL, OPTION_FLAG, struct digest_options, raw,
            "take FILE as a raw disk even if it looks like an image"),
     OPTION("json", NULL, OPTION_FLAG, struct digest_options, json, "print JSON"),
+    IMAGE_FILE_OPTIONS(struct digest_options, image),
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {

@@ -19,6 +19,7 @@ struct extract_cli {
     const char *dest;
     bool salvage;
     bool json;
+    struct image_file_options file;
 };
 
 /* "vda", "disk:vda", "state:vda" */
@@ -47,8 +48,9 @@ static int check_dest(const char *dest, struct ferry_error *err)
     return 0;
 }
 
-static int to_file(int fd, const struct extract_cli *o, struct extract_options *options,
-                   struct extract_result *result, struct ferry_error *err)
+static int to_file(int fd, const struct extract_cli *o, const struct image_environment *env,
+                   struct extract_options *options, struct extract_result *result,
+                   struct ferry_error *err)
 {
     CLEANUP(atomic_file_abandon) struct atomic_file file = ATOMIC_FILE_NONE;
 
@@ -57,18 +59,19 @@ static int to_file(int fd, const struct extract_cli *o, struct extract_options *
         error = atomic_file_open(&file, o->dest, err);
     options->sparse = true;
     if (!error)
-        error = image_extract(fd, image_file_about(o->image), file.fd, options, result, err);
+        error = image_extract(fd, image_file_about(o->image), env, file.fd, options, result, err);
     return error ? error : atomic_file_commit(&file, err);
 }
 
-static int to_stdout(int fd, const struct extract_cli *o, const struct extract_options *options,
-                     struct extract_result *result, struct ferry_error *err)
+static int to_stdout(int fd, const struct extract_cli *o, const struct image_environment *env,
+                     const struct extract_options *options, struct extract_result *result,
+                     struct ferry_error *err)
 {
     if (o->json)
         return ferry_usage(err, "extract", "--json and the content cannot both go to stdout");
     if (isatty(STDOUT_FILENO))
         return ferry_usage(err, "extract", "give a file or a pipe, not a terminal");
-    return image_extract(fd, image_file_about(o->image), STDOUT_FILENO, options, result, err);
+    return image_extract(fd, image_file_about(o->image), env, STDOUT_FILENO, options, result, err);
 }
 
 static int print_json(const struct extract_result *r, struct ferry_error *err)
@@ -90,6 +93,7 @@ static int print_json(const struct extract_result *r, struct ferry_error *err)
 static int run(void *parsed, struct ferry_error *err)
 {
     const struct extract_cli *o = parsed;
+    CLEANUP(image_file_environment_close) struct image_file_environment environment;
     struct extract_options options = {.salvage = o->salvage};
     struct extract_result result = {0};
     char size[32], whole[32], text[768];
@@ -99,8 +103,10 @@ static int run(void *parsed, struct ferry_error *err)
         return fd;
     parse_section(o->section, &options);
     bool out = !strcmp(o->dest, "-");
-    int error =
-        out ? to_stdout(fd, o, &options, &result, err) : to_file(fd, o, &options, &result, err);
+    int error = image_file_environment_open(&o->file, &environment, err);
+    if (!error)
+        error = out ? to_stdout(fd, o, &environment.env, &options, &result, err)
+                    : to_file(fd, o, &environment.env, &options, &result, err);
     if (error)
         return error;
     if (result.damage.code)
@@ -121,6 +127,7 @@ static const struct option_spec options[] = {
     OPTION("salvage", NULL, OPTION_FLAG, struct extract_cli, salvage,
            "take what comes before the damage, if there is some"),
     OPTION("json", NULL, OPTION_FLAG, struct extract_cli, json, "print JSON"),
+    IMAGE_FILE_OPTIONS(struct extract_cli, file),
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {

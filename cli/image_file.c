@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/passphrase.h"
 #include "common/cleanup.h"
 
 int image_file_open(const char *command, const char *file, struct ferry_error *err)
@@ -32,11 +33,54 @@ const char *image_file_about(const char *file)
     return strcmp(file, "-") ? file : "standard input";
 }
 
+static int read_secret(const struct image_file_options *options, struct image_secret *secret,
+                       struct ferry_error *err)
+{
+    if (options->passphrase_file && options->key_file)
+        return ferry_usage(err, NULL, "give one of --passphrase-file and --key-file");
+    if (options->passphrase_file)
+        return image_secret_passphrase_file(secret, options->passphrase_file, err);
+    return options->key_file ? image_secret_key_file(secret, options->key_file, err) : 0;
+}
+
+/* Asked once: what is typed serves all images of the command. */
+static int ask(void *opaque, const char *about, enum image_secret_kind kind,
+               const struct image_secret **secret, struct ferry_error *err)
+{
+    struct image_file_environment *environment = opaque;
+
+    if (kind == SECRET_KEY_FILE)
+        return ferry_usage(err, about, "is sealed with a key file; name it with --key-file");
+    int error =
+        environment->secret.kind ? 0 : passphrase_ask(about, false, &environment->secret, err);
+    *secret = &environment->secret;
+    return error;
+}
+
+int image_file_environment_open(const struct image_file_options *options,
+                                struct image_file_environment *environment, struct ferry_error *err)
+{
+    environment->env = (struct image_environment){.search = options->search.items,
+                                                  .search_count = options->search.count,
+                                                  .ask = ask,
+                                                  .opaque = environment};
+    environment->secret = (struct image_secret){0};
+    int error = read_secret(options, &environment->secret, err);
+    if (!error && environment->secret.kind)
+        environment->env.secret = &environment->secret;
+    return error;
+}
+
+void image_file_environment_close(struct image_file_environment *environment)
+{
+    image_secret_wipe(&environment->secret);
+}
+
 int image_file_open_chain(const char *file, const struct image_file_options *options,
                           struct image **out, struct ferry_error *err)
 {
-    const struct image_environment env = {.search = options->search.items,
-                                          .search_count = options->search.count};
+    CLEANUP(image_file_environment_close) struct image_file_environment environment;
 
-    return image_open_path(file, &env, out, err);
+    int error = image_file_environment_open(options, &environment, err);
+    return error ? error : image_open_path(file, &environment.env, out, err);
 }

@@ -9,12 +9,35 @@
  * table of options. */
 struct image_file_options {
     struct option_strings search;
+    const char *passphrase_file, *key_file;
 };
 
-#define IMAGE_FILE_OPTIONS(S, M)                              \
-    OPTION("search-path", "DIR", OPTION_STRINGS, S, M.search, \
-           "look for the images this one builds on in DIR, too; may be\ngiven again")
+#define IMAGE_FILE_OPTIONS(S, M)                                                       \
+    OPTION("search-path", "DIR", OPTION_STRINGS, S, M.search,                          \
+           "look for the images this one builds on in DIR, too; may be\ngiven again"), \
+        IMAGE_SECRET_OPTIONS(S, M)
 
+/* The secret alone: also what every command takes that writes sealed images. */
+#define IMAGE_SECRET_OPTIONS(S, M)                                                  \
+    OPTION("passphrase-file", "FILE", OPTION_STRING, S, M.passphrase_file,          \
+           "the passphrase of a sealed image is the first line of FILE\n(default: " \
+           "the terminal is asked for it)"),                                        \
+        OPTION("key-file", "FILE", OPTION_STRING, S, M.key_file,                    \
+               "an image is sealed with the bytes of FILE, not a passphrase")
+
+/* What an image may draw on, by these options; not to be copied once it is open. */
+struct image_file_environment {
+    struct image_environment env; /* hand this on */
+    struct image_secret secret;
+};
+
+/* Reads the secret, if its file is named; a passphrase that is not is asked for when it is needed.
+ */
+int image_file_environment_open(const struct image_file_options *options,
+                                struct image_file_environment *environment,
+                                struct ferry_error *err);
+/* Wipes the secret.  Also the cleanup function. */
+void image_file_environment_close(struct image_file_environment *environment);
 /* The image and what it needs, by these options. */
 int image_file_open_chain(const char *file, const struct image_file_options *options,
                           struct image **out, struct ferry_error *err);

@@ -12,6 +12,7 @@
 struct inspect_options {
     const char *file;
     bool json;
+    struct image_file_options image;
 };
 
 static const char *text(const json_t *object, const char *key)
@@ -69,12 +70,15 @@ static void print(const char *file, const json_t *image)
 static int run(void *parsed, struct ferry_error *err)
 {
     const struct inspect_options *o = parsed;
+    CLEANUP(image_file_environment_close) struct image_file_environment environment;
     json_t *image = NULL;
 
     CLEANUP_FD int fd = image_file_open("inspect", o->file, err);
     if (fd < 0)
         return fd;
-    int error = snapshot_inspect(fd, image_file_about(o->file), &image, err);
+    int error = image_file_environment_open(&o->image, &environment, err);
+    if (!error)
+        error = snapshot_inspect(fd, image_file_about(o->file), &environment.env, &image, err);
     if (error)
         return error;
     if (o->json)
@@ -87,6 +91,7 @@ static int run(void *parsed, struct ferry_error *err)
 static const struct option_spec options[] = {
     OPTION("json", NULL, OPTION_FLAG, struct inspect_options, json,
            "print all of it as JSON, the state of every device too"),
+    IMAGE_FILE_OPTIONS(struct inspect_options, image),
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {

@@ -41,6 +41,7 @@ struct restore_options {
     bool detach;
     bool paused;
     bool json;
+    struct image_file_options image;
     struct progress_options progress;
 };
 
@@ -60,6 +61,7 @@ struct restore {
     struct progress progress;
     struct progress_view view;
     struct restore_result result;
+    struct image_file_environment environment;
 };
 
 /* ---- Disks ---- */
@@ -217,9 +219,10 @@ static int load(struct restore *r, int fd, struct machine **out, struct ferry_er
     r->progress.report = show;
     r->progress.opaque = &r->view;
     signals_cancel(&r->progress);
-    int error = snapshot_load(fd, image_file_about(r->options->file), &host, &r->progress, out,
-                              &r->result, err);
+    int error = snapshot_load(fd, image_file_about(r->options->file), &r->environment.env, &host,
+                              &r->progress, out, &r->result, err);
     signals_cancel(NULL);
+    image_file_environment_close(&r->environment);
     progress_view_end(&r->view);
     return error;
 }
@@ -312,6 +315,8 @@ static int run(void *parsed, struct ferry_error *err)
     if (!error)
         error = progress_view_init(&r->view, &o->progress, err);
     if (!error)
+        error = image_file_environment_open(&o->image, &r->environment, err);
+    if (!error)
         error = launch_begin(&launch, o->detach, o->progress.fd ? r->view.fd : -1, err);
     if (error)
         return error < 0 ? error : 0;
@@ -347,6 +352,7 @@ static const struct option_spec options[] = {
     OPTION("paused", NULL, OPTION_FLAG, struct restore_options, paused,
            "do not run the guest yet (ferry resume)"),
     OPTION("json", NULL, OPTION_FLAG, struct restore_options, json, "print JSON"),
+    IMAGE_FILE_OPTIONS(struct restore_options, image),
     PROGRESS_OPTIONS(struct restore_options, progress),
     {.name = NULL},
 };

@@ -175,7 +175,7 @@ static int run(void *parsed, struct ferry_error *err)
     if (!(v.sections = json_array()))
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
     v.total = !fstat(fd, &st) && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
-    error = image_read(fd, image_file_about(o->file), 0, &visitor, &v, &summary, err);
+    error = image_read(fd, image_file_about(o->file), NULL, 0, &visitor, &v, &summary, err);
     progress_view_end(&v.view);
     if (!error)
         error = print_whole(o, &summary, err);

@@ -47,7 +47,13 @@
 #define LIMIT_JSON_DEPTH      32
 #define LIMIT_SAME_BYTES \
     (32 * MIB) /* how far back in the image a chunk may refer to an equal one */
-#define LIMIT_IN_FLIGHT_BYTES (64 * MIB) /* chunks being coded at one time */
+#define LIMIT_SECRET_LEAST_BYTES 32 /* of a key file */
+#define LIMIT_SECRET_BYTES       4096
+#define LIMIT_PASSPHRASE_BYTES   1024
+#define LIMIT_SCRYPT_BYTES       (64 * MIB) /* N * r * 128 */
+#define LIMIT_SCRYPT_PARALLEL    16
+#define LIMIT_SIGNERS            16
+#define LIMIT_IN_FLIGHT_BYTES    (64 * MIB) /* chunks being coded at one time */
 
 /* Streams */
 #define LIMIT_FRAME_BYTES        (4 * MIB)  /* payload of one frame on the wire */

@@ -37,7 +37,7 @@ int image_open_path(const char *path, const struct image_environment *env, struc
         return ferry_fail(err, -ENOMEM, path, "out of memory");
     if (fd < 0)
         return fd;
-    int error = image_open(fd, about, &image, err);
+    int error = image_open(fd, about, env, &image, err);
     if (error)
         return error;
     image->own_fd = take_fd(&fd);

@@ -6,11 +6,20 @@
 #define FERRY_IMAGEFMT_CHAIN_H
 
 #include "imagefmt/image.h"
+#include "imagefmt/secret.h"
 
 /* What the caller allows an image to draw on; belongs to the caller and outlives the call. */
 struct image_environment {
     const char *const *search; /* folders in which parents are looked for, after the image's own */
     size_t search_count;
+    const struct image_secret *secret; /* of sealed images; NULL: ask, if there is whom to ask */
+    /*
+     * A sealed image was met and there is no secret: hand out one of this kind, which stays the
+     * caller's and outlives the call.  NULL: sealed images are refused.
+     */
+    int (*ask)(void *opaque, const char *about, enum image_secret_kind kind,
+               const struct image_secret **secret, struct ferry_error *err);
+    void *opaque;
 };
 
 /*

@@ -142,13 +142,14 @@ static int no_section(const struct extract *e, const char *about, struct ferry_e
     return -ENOENT;
 }
 
-static int extract_in_order(struct extract *e, int fd, const char *about, struct ferry_error *err)
+static int extract_in_order(struct extract *e, int fd, const char *about,
+                            const struct image_environment *env, struct ferry_error *err)
 {
     static const struct image_visitor visitor = {
         .state = on_state, .begin = on_begin, .chunk = on_chunk, .end = on_end};
     struct ferry_error *damage = &e->result->damage;
 
-    int error = image_read(fd, about, e->options->workers, &visitor, e, NULL, damage);
+    int error = image_read(fd, about, env, e->options->workers, &visitor, e, NULL, damage);
     if (error && e->options->salvage && e->found && damage->kind == FERRY_REFUSED)
         return 0;
     if (error && err)
@@ -164,12 +165,13 @@ static int64_t find_section(const struct extract *e, const struct image *image)
     return -1;
 }
 
-static int extract_at_random(struct extract *e, int fd, const char *about, struct ferry_error *err)
+static int extract_at_random(struct extract *e, int fd, const char *about,
+                             const struct image_environment *env, struct ferry_error *err)
 {
     CLEANUP(image_cleanup) struct image *image = NULL;
     CLEANUP_FREE uint8_t *state = NULL;
 
-    int error = image_open(fd, about, &image, err);
+    int error = image_open(fd, about, env, &image, err);
     if (error)
         return error;
     int64_t found = find_section(e, image);
@@ -189,12 +191,13 @@ static int extract_at_random(struct extract *e, int fd, const char *about, struc
     return error ? error : finish(e, section, err);
 }
 
-int image_extract(int fd, const char *about, int out, const struct extract_options *options,
-                  struct extract_result *result, struct ferry_error *err)
+int image_extract(int fd, const char *about, const struct image_environment *env, int out,
+                  const struct extract_options *options, struct extract_result *result,
+                  struct ferry_error *err)
 {
     struct extract e = {.options = options, .result = result, .out = out};
 
     *result = (struct extract_result){0};
-    return options->salvage || lseek(fd, 0, SEEK_CUR) ? extract_in_order(&e, fd, about, err)
-                                                      : extract_at_random(&e, fd, about, err);
+    return options->salvage || lseek(fd, 0, SEEK_CUR) ? extract_in_order(&e, fd, about, env, err)
+                                                      : extract_at_random(&e, fd, about, env, err);
 }

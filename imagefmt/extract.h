@@ -24,7 +24,8 @@ struct extract_result {
  * or with salvage, it is read to its end.  What was written counts only when this returns 0.
  * Errors: -ENOENT (FERRY_USAGE): there is no such section.
  */
-int image_extract(int fd, const char *about, int out, const struct extract_options *options,
-                  struct extract_result *result, struct ferry_error *err);
+int image_extract(int fd, const char *about, const struct image_environment *env, int out,
+                  const struct extract_options *options, struct extract_result *result,
+                  struct ferry_error *err);
 
 #endif

@@ -20,6 +20,8 @@
 #define IMAGE_RAM_CHUNK_BYTES  (64 * KIB)
 #define IMAGE_DISK_CHUNK_BYTES (256 * KIB)
 
+struct image_environment; /* imagefmt/chain.h: what an image needs to be read; NULL: nothing */
+
 enum image_section_kind { IMAGE_STATE = 1, IMAGE_RAM = 2, IMAGE_DISK = 3 };
 
 struct image_writer;
@@ -112,8 +114,9 @@ struct image_summary {
  * index, the root and the footer.  Anything wrong is FERRY_REFUSED with the name of what is
  * damaged, and nobody may use what the visitor got unless this returns 0.
  */
-int image_read(int fd, const char *about, unsigned workers, const struct image_visitor *visitor,
-               void *opaque, struct image_summary *summary, struct ferry_error *err);
+int image_read(int fd, const char *about, const struct image_environment *env, unsigned workers,
+               const struct image_visitor *visitor, void *opaque, struct image_summary *summary,
+               struct ferry_error *err);
 
 /* "RAM at 0x1230000", "disk vda at 12.5 MiB (byte 13107200)" into text.  Returns text. */
 char *image_place(const struct image_section *section, uint64_t offset, char *text, size_t size);
@@ -130,7 +133,8 @@ char *image_place(const struct image_section *section, uint64_t offset, char *te
  */
 struct image;
 
-int image_open(int fd, const char *about, struct image **out, struct ferry_error *err);
+int image_open(int fd, const char *about, const struct image_environment *env, struct image **out,
+               struct ferry_error *err);
 void image_close(struct image *image);    /* NULL is fine */
 void image_cleanup(struct image **image); /* CLEANUP(image_cleanup) */
 /* The image's numbers; content_bytes is 0: it is not known without the pages. */

@@ -255,10 +255,12 @@ static int read_manifest(struct image *image, struct ferry_error *err)
     return 0;
 }
 
-int image_open(int fd, const char *about, struct image **out, struct ferry_error *err)
+int image_open(int fd, const char *about, const struct image_environment *env, struct image **out,
+               struct ferry_error *err)
 {
     off_t bytes = lseek(fd, 0, SEEK_END);
 
+    (void)env;
     if (bytes < 0)
         return ferry_fail_sys(err, -errno, about, "cannot seek in the image");
     CLEANUP(image_cleanup) struct image *image = calloc(1, sizeof(*image));

@@ -519,13 +519,15 @@ static void reader_close(struct image_reader *r)
     writer_free(&r->expected);
 }
 
-int image_read(int fd, const char *about, unsigned workers, const struct image_visitor *visitor,
-               void *opaque, struct image_summary *summary, struct ferry_error *err)
+int image_read(int fd, const char *about, const struct image_environment *env, unsigned workers,
+               const struct image_visitor *visitor, void *opaque, struct image_summary *summary,
+               struct ferry_error *err)
 {
     static const struct image_visitor nobody;
     CLEANUP(reader_close)
     struct image_reader r = {.visitor = visitor ? visitor : &nobody, .opaque = opaque};
 
+    (void)env;
     int error = reader_open(&r, fd, about, workers, err);
     if (!error)
         error = read_image(&r, err);

@@ -129,13 +129,13 @@ static int collect_section(struct inspect *i, struct image *image, uint32_t n,
 }
 
 /* Table and state only: milliseconds, whatever the image's size. */
-static int inspect_at_random(struct inspect *i, int fd, struct image_summary *summary,
-                             struct ferry_error *err)
+static int inspect_at_random(struct inspect *i, int fd, const struct image_environment *env,
+                             struct image_summary *summary, struct ferry_error *err)
 {
     CLEANUP(image_cleanup) struct image *image = NULL;
     size_t size;
 
-    int error = image_open(fd, i->about, &image, err);
+    int error = image_open(fd, i->about, env, &image, err);
     if (error)
         return error;
     *summary = *image_summary(image);
@@ -146,8 +146,8 @@ static int inspect_at_random(struct inspect *i, int fd, struct image_summary *su
     return error;
 }
 
-static int inspect_in_order(struct inspect *i, int fd, struct image_summary *summary,
-                            struct ferry_error *err)
+static int inspect_in_order(struct inspect *i, int fd, const struct image_environment *env,
+                            struct image_summary *summary, struct ferry_error *err)
 {
     static const struct image_visitor visitor = {
         .manifest = collect_manifest,
@@ -155,18 +155,19 @@ static int inspect_in_order(struct inspect *i, int fd, struct image_summary *sum
         .end = collect_data,
     };
 
-    return image_read(fd, i->about, 0, &visitor, i, summary, err);
+    return image_read(fd, i->about, env, 0, &visitor, i, summary, err);
 }
 
-int snapshot_inspect(int fd, const char *about, json_t **out, struct ferry_error *err)
+int snapshot_inspect(int fd, const char *about, const struct image_environment *env, json_t **out,
+                     struct ferry_error *err)
 {
     struct inspect i = {.about = about, .sections = json_array()};
     struct image_summary summary = {0};
     bool in_order = lseek(fd, 0, SEEK_CUR) != 0;
 
     int error = !i.sections ? no_memory(&i, err)
-                : in_order  ? inspect_in_order(&i, fd, &summary, err)
-                            : inspect_at_random(&i, fd, &summary, err);
+                : in_order  ? inspect_in_order(&i, fd, env, &summary, err)
+                            : inspect_at_random(&i, fd, env, &summary, err);
     if (!error && !(*out = describe(&i, &summary, in_order)))
         error = no_memory(&i, err);
     json_decref(i.manifest);

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "common/error.h"
+#include "imagefmt/chain.h"
 
 /*
  * Describe the image at fd.  A pipe is read to its end and checked as image_read does; of a file
@@ -19,6 +20,7 @@
  * "state" is left out of a section whose kind of device is not known here, or whose version is
  * newer; "problem" says why then.  *out is a new reference.
  */
-int snapshot_inspect(int fd, const char *about, json_t **out, struct ferry_error *err);
+int snapshot_inspect(int fd, const char *about, const struct image_environment *env, json_t **out,
+                     struct ferry_error *err);
 
 #endif

@@ -169,8 +169,8 @@ static int commit(struct load *l, struct ferry_error *err)
     return error ? ferry_fail_sys(err, error, NULL, "cannot set the generation id") : 0;
 }
 
-static int load_image(struct load *l, int fd, struct image_summary *summary,
-                      struct ferry_error *err)
+static int load_image(struct load *l, int fd, const struct image_environment *env,
+                      struct image_summary *summary, struct ferry_error *err)
 {
     static const struct image_visitor visitor = {
         .manifest = load_manifest,
@@ -180,13 +180,13 @@ static int load_image(struct load *l, int fd, struct image_summary *summary,
         .progress = load_progress,
     };
 
-    int error = image_read(fd, l->about, 0, &visitor, l, summary, err);
+    int error = image_read(fd, l->about, env, 0, &visitor, l, summary, err);
     return error ? error : commit(l, err);
 }
 
-int snapshot_load(int fd, const char *about, const struct snapshot_host *host,
-                  struct progress *progress, struct machine **out, struct restore_result *result,
-                  struct ferry_error *err)
+int snapshot_load(int fd, const char *about, const struct image_environment *env,
+                  const struct snapshot_host *host, struct progress *progress, struct machine **out,
+                  struct restore_result *result, struct ferry_error *err)
 {
     CLEANUP_FREE struct load *l = calloc(1, sizeof(*l));
     struct image_summary summary = {0};
@@ -198,7 +198,7 @@ int snapshot_load(int fd, const char *about, const struct snapshot_host *host,
     *l = (struct load){.about = about, .host = host, .progress = progress, .fd = -1};
     if (!fstat(fd, &st) && S_ISREG(st.st_mode))
         l->image_bytes = (uint64_t)st.st_size;
-    int error = load_image(l, fd, &summary, err);
+    int error = load_image(l, fd, env, &summary, err);
     if (error) {
         machine_destroy(l->machine);
         return error;

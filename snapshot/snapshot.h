@@ -10,6 +10,7 @@
 #include "common/error.h"
 #include "common/hash.h"
 #include "common/progress.h"
+#include "imagefmt/chain.h"
 #include "vmm/machine.h"
 
 struct snapshot_options {
@@ -69,8 +70,8 @@ struct restore_result {
  * that is complete but does not own its disks yet and has a new generation id.  On any error there
  * is no machine, and what `disk` handed out is to be thrown away by the caller.
  */
-int snapshot_load(int fd, const char *about, const struct snapshot_host *host,
-                  struct progress *progress, struct machine **out, struct restore_result *result,
-                  struct ferry_error *err);
+int snapshot_load(int fd, const char *about, const struct image_environment *env,
+                  const struct snapshot_host *host, struct progress *progress, struct machine **out,
+                  struct restore_result *result, struct ferry_error *err);
 
 #endif

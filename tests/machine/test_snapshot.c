@@ -211,7 +211,7 @@ static void test_inspect(void **state)
              &err);
     payload_destroy(&saved);
     CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-    succeeds(snapshot_inspect(fd, path, &json, &err), &err);
+    succeeds(snapshot_inspect(fd, path, NULL, &json, &err), &err);
     const json_t *machine = json_object_get(json_object_get(json, "manifest"), "machine");
     assert_string_equal(json_string_value(json_object_get(machine, "name")), "inspected");
     assert_int_equal(json_integer_value(json_object_get(json, "bytes")), result.bytes);
@@ -277,7 +277,7 @@ static void test_old_file_survives(void **state)
 
     succeeds(snapshot_save(p.machine, path, NULL, NULL, &result, &err), &err);
     CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-    succeeds(image_read(fd, path, 0, NULL, NULL, NULL, &err), &err);
+    succeeds(image_read(fd, path, NULL, 0, NULL, NULL, NULL, &err), &err);
     assert_int_equal(files(), before);
     payload_destroy(&p);
     unlink(path);
@@ -448,7 +448,7 @@ static void test_killed_saver(void **state)
         struct ferry_error err = {0};
         CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
         assert_true(fd >= 0);
-        succeeds(image_read(fd, path, 0, NULL, NULL, NULL, &err), &err);
+        succeeds(image_read(fd, path, NULL, 0, NULL, NULL, NULL, &err), &err);
         if (round == 1) /* once more with no old file */
             unlink(path);
     }

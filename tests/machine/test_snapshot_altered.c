@@ -82,7 +82,7 @@ static void take_apart(int fd)
         .manifest = take_manifest, .state = take_state, .begin = take_begin, .chunk = take_chunk};
 
     assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
-    assert_int_equal(image_read(fd, "image", 0, &visitor, &parts, NULL, NULL), 0);
+    assert_int_equal(image_read(fd, "image", NULL, 0, &visitor, &parts, NULL, NULL), 0);
 }
 
 /* What to change when putting it together; defaults (all zero): nothing. */

@@ -247,7 +247,7 @@ int sample_compare(const struct sample *sample, int fd, unsigned workers,
     };
     struct compare c = {.sample = sample};
 
-    int error = image_read(fd, "sample", workers, &visitor, &c, summary, err);
+    int error = image_read(fd, "sample", NULL, workers, &visitor, &c, summary, err);
     if (!error && (c.next != sample->count || c.open || !c.manifest_seen))
         return differs(err, "number of sections");
     return error;
@@ -268,7 +268,7 @@ int sample_read_bytes(const uint8_t *data, size_t size, struct ferry_error *err)
 {
     CLEANUP_FD int fd = sample_fd(data, size);
 
-    return image_read(fd, "sample", 1, NULL, NULL, NULL, err);
+    return image_read(fd, "sample", NULL, 1, NULL, NULL, NULL, err);
 }
 
 static int access_data(struct image *image, uint32_t number, const struct sample_section *want,
@@ -314,7 +314,7 @@ int sample_access(const struct sample *sample, int fd, struct ferry_error *err)
     CLEANUP(image_cleanup) struct image *image = NULL;
     size_t size;
 
-    int error = image_open(fd, "sample", &image, err);
+    int error = image_open(fd, "sample", NULL, &image, err);
     if (error)
         return error;
     const char *manifest = image_manifest(image, &size);
@@ -344,7 +344,7 @@ int sample_access_bytes(const uint8_t *data, size_t size, struct ferry_error *er
     uint8_t some[5000];
     uint64_t sum = 0;
 
-    int error = image_open(fd, "sample", &image, err);
+    int error = image_open(fd, "sample", NULL, &image, err);
     for (uint32_t i = 0; !error && i < image_sections(image); i++) {
         const struct image_section *section = image_section(image, i);
         CLEANUP_FREE uint8_t *state = NULL;

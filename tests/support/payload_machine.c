@@ -152,7 +152,7 @@ int payload_restore(struct payload *p, int fd, struct progress *progress,
 
     for (unsigned i = 0; i < LIMIT_DISKS; i++)
         p->disk_fds[i] = -1;
-    int error = snapshot_load(fd, "image", &host, progress, &p->machine, result, err);
+    int error = snapshot_load(fd, "image", NULL, &host, progress, &p->machine, result, err);
     for (unsigned i = 0; i < LIMIT_DISKS; i++)
         if (p->disk_fds[i] >= 0)
             close(p->disk_fds[i]);

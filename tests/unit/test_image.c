@@ -121,7 +121,7 @@ static void root_of(const struct sample *sample, int level, uint8_t root[SHA256_
 
     assert_int_equal(sample_write(sample, fd, &options, root, NULL), 0);
     assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
-    assert_int_equal(image_read(fd, "image", 2, NULL, NULL, &summary, NULL), 0);
+    assert_int_equal(image_read(fd, "image", NULL, 2, NULL, NULL, &summary, NULL), 0);
     assert_memory_equal(root, summary.root, SHA256_BYTES);
 }
 
@@ -243,7 +243,7 @@ static void test_equal_chunks(void **state)
     assert_in_range(summary.stored_bytes, far - 65536, far + 65536);
     CLEANUP(image_cleanup) struct image *open = NULL;
     struct image_chunk chunk;
-    assert_int_equal(image_open(fd, "sample", &open, NULL), 0);
+    assert_int_equal(image_open(fd, "sample", NULL, &open, NULL), 0);
     for (uint64_t i = 0; i < 2100; i++) {
         assert_int_equal(image_next_chunk(open, 0, i, &chunk, NULL), 1);
         assert_int_equal(chunk.same, i > 0);

@@ -87,7 +87,7 @@ static void test_pages(void **state)
     int error = sample_access(&sample, fd, &err);
     report(&err);
     assert_int_equal(error, 0);
-    assert_int_equal(image_open(fd, "sample", &image, NULL), 0);
+    assert_int_equal(image_open(fd, "sample", NULL, &image, NULL), 0);
     for (uint64_t i = 0; i < 6001; i++) {
         bool stored = i % 7 && i / 1500 != 2;
         assert_int_equal(image_next_chunk(image, 0, i, &chunk, NULL), i < 6000 || stored);
@@ -116,7 +116,7 @@ static void test_usage(void **state)
     sample_small(&sample);
     CLEANUP_FREE uint8_t *bytes = sample_image(&sample, NULL, &size);
     CLEANUP_FD int fd = sample_fd(bytes, size);
-    assert_int_equal(image_open(fd, "sample", &image, NULL), 0);
+    assert_int_equal(image_open(fd, "sample", NULL, &image, NULL), 0);
     assert_int_equal(image_sections(image), 3);
     assert_int_equal(image_find(image, IMAGE_DISK, "ram"), -1);
     assert_int_equal(image_pread(image, 0, 0, some, 1, NULL), -EINVAL);
@@ -127,7 +127,7 @@ static void test_usage(void **state)
     assert_int_equal(pipe(ends), 0);
     struct image *none = NULL;
     struct ferry_error err = {0};
-    assert_int_equal(image_open(ends[0], "pipe", &none, &err), -ESPIPE);
+    assert_int_equal(image_open(ends[0], "pipe", NULL, &none, &err), -ESPIPE);
     assert_int_equal(err.kind, FERRY_FAILED);
     close(ends[0]);
     close(ends[1]);

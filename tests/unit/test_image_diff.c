@@ -60,8 +60,8 @@ static void compare(const struct sample *one, const struct sample *other, uint32
                                                                     : other->sections[0].size;
     struct met met = {.marks = calloc(1, size / 4096 + 2)};
 
-    assert_int_equal(image_open(fd, "a", &a, NULL), 0);
-    assert_int_equal(image_open(other_fd, "b", &b, NULL), 0);
+    assert_int_equal(image_open(fd, "a", NULL, &a, NULL), 0);
+    assert_int_equal(image_open(other_fd, "b", NULL, &b, NULL), 0);
     assert_int_equal(image_diff(a, 0, b, 0, mark, &met, NULL), 0);
     for (uint64_t at = 0; at < size; at += chunk) {
         bool differ = false;
@@ -116,7 +116,7 @@ static void test_pages_must_add_up(void **state)
     CLEANUP_FD int fd = sample_fd(image, size);
     CLEANUP_FD int out = memfd_create("out", MFD_CLOEXEC);
     const struct extract_options options = {.name = "ram", .sparse = true};
-    assert_int_equal(image_extract(fd, "image", out, &options, &result, &err), -EBADMSG);
+    assert_int_equal(image_extract(fd, "image", NULL, out, &options, &result, &err), -EBADMSG);
     assert_int_equal(err.kind, FERRY_REFUSED);
     assert_non_null(strstr(err.message, "do not add up"));
     sample_free(&sample);
@@ -140,14 +140,14 @@ static void test_extract(void **state)
             CLEANUP_FD int out = memfd_create("out", MFD_CLOEXEC);
             CLEANUP_FREE uint8_t *got = calloc(1, section->size + 1);
             CLEANUP_FD int fd = sample_fd(image, size);
-            assert_int_equal(image_extract(fd, "image", out, &options, &result, NULL), 0);
+            assert_int_equal(image_extract(fd, "image", NULL, out, &options, &result, NULL), 0);
             assert_int_equal(lseek(out, 0, SEEK_END), section->size);
             assert_int_equal(pread(out, got, section->size, 0), section->size);
             assert_memory_equal(got, section->content, section->size);
             CLEANUP_FD int cut = sample_fd(image, size * 3 / 4);
             CLEANUP_FD int part = memfd_create("out", MFD_CLOEXEC);
             options.salvage = true;
-            int error = image_extract(cut, "image", part, &options, &result, NULL);
+            int error = image_extract(cut, "image", NULL, part, &options, &result, NULL);
             if (error)
                 continue; /* the section began behind the cut */
             assert_int_equal(result.damage.kind, FERRY_REFUSED);

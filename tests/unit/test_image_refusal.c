@@ -89,7 +89,7 @@ static bool same_root(const uint8_t *one, const uint8_t *other, size_t size)
 
     for (int i = 0; i < 2; i++) {
         CLEANUP_FD int fd = sample_fd(i ? one : other, size);
-        if (image_read(fd, "image", 1, NULL, NULL, &summary[i], NULL))
+        if (image_read(fd, "image", NULL, 1, NULL, NULL, &summary[i], NULL))
             return false;
     }
     return !memcmp(summary[0].root, summary[1].root, SHA256_BYTES);
@@ -268,7 +268,7 @@ static void test_bounded_memory(void **state)
     assert_int_equal(image_writer_finish(w, NULL, NULL), 0);
     image_writer_destroy(w);
     assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
-    assert_int_equal(image_read(fd, "image", 16, NULL, NULL, NULL, NULL), 0);
+    assert_int_equal(image_read(fd, "image", NULL, 16, NULL, NULL, NULL, NULL), 0);
     uint64_t peak = status_bytes("VmHWM:");
     assert_true(peak - before < LIMIT_IN_FLIGHT_BYTES + 64 * MIB);
 }
