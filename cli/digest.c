@@ -6,11 +6,12 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/disk_file.h"
 #include "cli/image_file.h"
 #include "cli/output.h"
 #include "common/cleanup.h"
 #include "common/file.h"
-#include "imagefmt/content.h"
+#include "imagefmt/foreign/copy.h"
 #include "imagefmt/image.h"
 
 struct digest_options {
@@ -62,18 +63,23 @@ static int digest_image(int fd, const char *about, const struct image_environmen
     return 0;
 }
 
-static int digest_raw(int fd, const char *about, json_t **out, struct ferry_error *err)
+/* Of what the guest sees, in whichever format the file is. */
+static int digest_disk(int fd, const char *about, const char *from, json_t **out,
+                       struct ferry_error *err)
 {
-    uint8_t digest[SHA256_BYTES];
+    CLEANUP(disk_file_close) struct disk_file file = DISK_FILE_NONE;
+    const struct disk_file_options options = {.from = from};
+    const struct disk_copy_options copy = {0};
+    struct disk_copy_result result;
     char hex[2 * SHA256_BYTES + 1];
-    off_t size = lseek(fd, 0, SEEK_END); /* also of block devices */
 
-    if (size < 0)
-        return ferry_usage(err, about, "cannot seek: only an image can come from a pipe");
-    int error = content_digest_file(fd, about, (uint64_t)size, 0, NULL, NULL, digest, err);
+    int error = disk_file_open_fd(fd, about, &options, &file, err);
     if (!error)
-        *out = json_pack("{s:s, s:s, s:I, s:s}", "file", about, "format", "raw", "bytes",
-                         (json_int_t)size, "digest", hex_encode(digest, SHA256_BYTES, hex));
+        error = disk_digest(file.disk, file.disk->size_bytes, &copy, &result, err);
+    if (!error)
+        *out = json_pack("{s:s, s:s, s:I, s:s}", "file", about, "format", file.disk->format->name,
+                         "bytes", (json_int_t)result.size_bytes, "digest",
+                         hex_encode(result.digest, SHA256_BYTES, hex));
     return error;
 }
 
@@ -117,7 +123,7 @@ static int run(void *parsed, struct ferry_error *err)
     int error = image_file_environment_open(&o->image, &environment, err);
     if (!error)
         error = image ? digest_image(fd, about, &environment.env, &value, err)
-                      : digest_raw(fd, about, &value, err);
+                      : digest_disk(fd, about, o->raw ? "raw" : NULL, &value, err);
     if (error)
         return error;
     if (o->json)
@@ -129,14 +135,14 @@ static int run(void *parsed, struct ferry_error *err)
 
 static const struct option_spec options[] = {
     OPTION("raw", NULL, OPTION_FLAG, struct digest_options, raw,
-           "take FILE as a raw disk even if it looks like an image"),
+           "take FILE as a raw disk even if it looks like an image or\nanother format"),
     OPTION("json", NULL, OPTION_FLAG, struct digest_options, json, "print JSON"),
     IMAGE_FILE_OPTIONS(struct digest_options, image),
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {
     OPERAND("FILE", struct digest_options, file,
-            "a raw disk or file, or an image; '-' for an image from stdin"),
+            "a disk or file, or an image; '-' for an image from stdin"),
     {.name = NULL},
 };
 
@@ -144,8 +150,8 @@ const struct command command_digest = {
     .name = "digest",
     .summary = "Tell the identity of a disk's or image's content",
     .details =
-        "Equal content has an equal digest, as a raw disk and in an image, whatever the chunk\n"
-        "size and compression there.  Holes are not read.",
+        "Equal content has an equal digest, as a disk of any format and in an image, whatever\n"
+        "chunk size and compression there.  Holes are not read.",
     .options = options,
     .operands = operands,
     .parsed_size = sizeof(struct digest_options),

@@ -55,6 +55,13 @@
 #define LIMIT_SIGNERS            16
 #define LIMIT_IN_FLIGHT_BYTES    (64 * MIB) /* chunks being coded at one time */
 
+/* Foreign disks; the first three are QEMU's */
+#define LIMIT_QCOW2_L1_BYTES       (32 * MIB)
+#define LIMIT_QCOW2_REFTABLE_BYTES (8 * MIB)
+#define LIMIT_QCOW2_SNAPSHOTS      65536
+#define LIMIT_QCOW2_HEADER_BYTES   (64 * KIB) /* that are searched for header extensions */
+#define LIMIT_QCOW2_CACHE_BYTES    (16 * MIB) /* of L2 tables */
+
 /* Streams */
 #define LIMIT_FRAME_BYTES        (4 * MIB)  /* payload of one frame on the wire */
 #define LIMIT_FRAME_STEP_BYTES   (64 * KIB) /* of a frame that must arrive within one timeout */

@@ -337,6 +337,8 @@ static int start(struct copy *c, struct ferry_error *err)
 {
     c->unit_bytes = c->writer ? c->writer->unit_bytes : CONTENT_LEAF_BYTES;
     c->piece_bytes = c->unit_bytes > PIECE_BYTES ? c->unit_bytes : PIECE_BYTES;
+    if (c->disk->block_bytes > c->piece_bytes && c->disk->block_bytes <= DISK_UNIT_MAX_BYTES)
+        c->piece_bytes = c->disk->block_bytes;
     c->encode = c->writer && c->writer->format->encode && c->writer->stored_room;
     if (c->size > LIMIT_DISK_BYTES)
         return ferry_refuse(err, -EFBIG, NULL, "the disk is larger than a disk may be");

@@ -75,7 +75,8 @@ struct disk {
     const struct disk_format *format;
     uint64_t size_bytes; /* as the guest sees it */
     bool in_order;
-    void *opaque; /* the format's */
+    uint32_t block_bytes; /* aligned reads of as much cost least; a power of two, 0: all the same */
+    void *opaque;         /* the format's */
 };
 
 /* ---- Writing ---- */

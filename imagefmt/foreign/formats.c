@@ -6,6 +6,7 @@
 
 const struct disk_format *const disk_formats[] = {
     &disk_format_raw,
+    &disk_format_qcow2,
     NULL,
 };
 
@@ -28,6 +29,44 @@ const struct disk_format *disk_format_by_extension(const char *path)
     return NULL;
 }
 
+/* Marks of what is no disk of a format in the table. */
+static const struct {
+    size_t offset;
+    const char *mark;
+    const char *what;
+} unread[] = {
+    {20, "ferryimg", "a ferry image; take the disk out with 'ferry extract'"},
+    {0, "QFI\xfb", "a qcow of a version that is not read"},
+    {0, "KDMV", "a VMDK disk"},
+    {0, "# Disk DescriptorFile", "a VMDK descriptor"},
+    {0, "conectix", "a VHD disk"},
+    {0, "vhdxfile", "a VHDX disk"},
+    {64, "\x7f\x10\xda\xbe", "a VDI disk"},
+    {0, "LUKS\xba\xbe", "an encrypted disk"},
+    {0, "\x1f\x8b", "a gzip file"},
+    {0,
+     "\xfd"
+     "7zXZ",
+     "an xz file"},
+    {0, "BZh", "a bzip2 file"},
+    {0, "\x28\xb5\x2f\xfd", "a zstd file"},
+    {257, "ustar", "a tar archive"},
+};
+
+static int check_unread(const struct source *source, const uint8_t *head, size_t head_bytes,
+                        struct ferry_error *err)
+{
+    for (size_t i = 0; i < sizeof(unread) / sizeof(*unread); i++) {
+        size_t length = strlen(unread[i].mark);
+        if (head_bytes >= unread[i].offset + length &&
+            !memcmp(head + unread[i].offset, unread[i].mark, length))
+            return ferry_refuse(err, -EOPNOTSUPP, source->about,
+                                "looks like %s; if it is a raw disk, say --from raw",
+                                unread[i].what);
+    }
+    return 0;
+}
+
 int disk_format_probe(struct source *source, const struct disk_format **out,
                       struct ferry_error *err)
 {
@@ -44,5 +83,5 @@ int disk_format_probe(struct source *source, const struct disk_format **out,
     for (const struct disk_format *const *f = disk_formats; *f && !*out; f++)
         if ((*f)->probe && (*f)->probe(head, head_bytes, tail, tail_bytes))
             *out = *f;
-    return 0;
+    return *out ? 0 : check_unread(source, head, head_bytes, err);
 }

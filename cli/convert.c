@@ -1,0 +1,310 @@
+/* ferry convert: a disk from one format to another. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/disk_file.h"
+#include "cli/image_file.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/units.h"
+#include "imagefmt/foreign/copy.h"
+#include "imagefmt/foreign/formats.h"
+#include "imagefmt/foreign/sink.h"
+
+struct convert_cli {
+    const char *source, *dest, *from, *to, *codec, *external;
+    uint64_t level, cluster_bytes;
+    bool verify, check_only, json;
+    struct progress_options progress;
+};
+
+struct convert {
+    const struct convert_cli *cli;
+    const struct disk_format *to;
+    struct disk_file source;
+    struct progress progress;
+    struct progress_view view;
+    uint64_t start_ns;
+    struct disk_copy_result result;
+    uint64_t written_bytes;
+};
+
+static bool to_stdout(const struct convert_cli *o)
+{
+    return !strcmp(o->dest, "-");
+}
+
+static int check_usage(const struct convert_cli *o, struct ferry_error *err)
+{
+    struct stat st;
+
+    if (o->check_only)
+        return 0;
+    if (to_stdout(o)) {
+        if (o->json || o->verify)
+            return ferry_usage(err, o->json ? "--json" : "--verify",
+                               "needs a file; the disk goes to stdout");
+        if (isatty(STDOUT_FILENO))
+            return ferry_usage(err, "convert", "give a file or a pipe, not a terminal");
+    } else if (!stat(o->dest, &st) && !S_ISREG(st.st_mode)) {
+        return ferry_usage(err, o->dest, "is not a plain file; give '-' and a pipe for all else");
+    }
+    return 0;
+}
+
+static int choose_target(struct convert *c, struct ferry_error *err)
+{
+    const struct convert_cli *o = c->cli;
+
+    if (o->to) {
+        int error = disk_file_format("--to", o->to, &c->to, err);
+        if (error)
+            return error;
+    } else if (!(c->to = disk_format_by_extension(o->dest))) {
+        return ferry_usage(err, "--to",
+                           "say the format of '%.80s'; its name does not tell ('ferry formats' "
+                           "lists them)",
+                           o->dest);
+    }
+    if (!c->to->create)
+        return ferry_usage(err, "--to", "%s is read, but not written", c->to->name);
+    return 0;
+}
+
+static void report(void *opaque, const struct progress_report *report)
+{
+    struct convert *c = opaque;
+    struct progress_report shown = *report;
+    uint64_t elapsed = monotonic_ns() - c->start_ns;
+
+    if (elapsed > 100000000)
+        shown.rate_bytes_per_s = (uint64_t)((double)report->done_bytes * 1e9 / (double)elapsed);
+    progress_view_show(&c->view, &shown);
+}
+
+/* ---- Writing ---- */
+
+/* A name of the content's own for formats with a UUID: the same for the same disk of that name. */
+static void make_identity(const struct convert_cli *o, uint8_t identity[16])
+{
+    const char *name = to_stdout(o) ? o->source : o->dest;
+    const char *slash = strrchr(name, '/');
+    uint8_t sum[SHA256_BYTES];
+
+    name = slash ? slash + 1 : name;
+    sha256(name, strlen(name), sum);
+    memcpy(identity, sum, 16);
+}
+
+static uint64_t target_size(const struct convert *c)
+{
+    uint64_t size = c->source.disk->size_bytes;
+
+    return c->to == &disk_format_raw ? size : disk_whole_sectors(size);
+}
+
+static int write_disk(struct convert *c, int fd, const char *about, struct ferry_error *err)
+{
+    struct disk_write_options options = {
+        .size_bytes = target_size(c),
+        .codec = c->cli->codec,
+        .level = (int)c->cli->level,
+        .unit_bytes = c->cli->cluster_bytes,
+    };
+    const struct disk_copy_options copy = {
+        .digest = c->cli->verify, .phase = "convert", .progress = &c->progress};
+    struct disk_writer *writer = NULL;
+    struct fd_sink sink;
+
+    make_identity(c->cli, options.identity);
+    sink_of_fd(&sink, fd, about, to_stdout(c->cli));
+    int error = c->to->create(&sink.sink, &options, &writer, err);
+    if (error)
+        return error;
+    error = disk_copy(c->source.disk, writer, options.size_bytes, &copy, &c->result, err);
+    c->to->destroy(writer);
+    return error;
+}
+
+/* Read back what was written, before it gets its name. */
+static int verify(struct convert *c, int fd, struct ferry_error *err)
+{
+    CLEANUP(disk_file_close) struct disk_file back = DISK_FILE_NONE;
+    const struct disk_file_options options = {.from = c->to->name};
+    const struct disk_copy_options copy = {.phase = "verify", .progress = &c->progress};
+    struct disk_copy_result result;
+
+    c->start_ns = monotonic_ns();
+    int error = disk_file_open_fd(fd, c->cli->dest, &options, &back, err);
+    if (!error)
+        error = disk_digest(back.disk, back.disk->size_bytes, &copy, &result, err);
+    if (error)
+        return ferry_wrap(err, c->cli->dest, "cannot be read back");
+    if (memcmp(result.digest, c->result.digest, SHA256_BYTES))
+        return ferry_fail(err, -EIO, c->cli->dest,
+                          "reads back with other content than was written; nothing was kept");
+    return 0;
+}
+
+static int write_file(struct convert *c, struct ferry_error *err)
+{
+    CLEANUP(atomic_file_abandon) struct atomic_file file = ATOMIC_FILE_NONE;
+    struct stat st;
+
+    int error = atomic_file_open(&file, c->cli->dest, err);
+    if (!error)
+        error = write_disk(c, file.fd, c->cli->dest, err);
+    if (!error && c->cli->verify)
+        error = verify(c, file.fd, err);
+    if (!error)
+        error = atomic_file_commit(&file, err);
+    if (!error && !stat(c->cli->dest, &st))
+        c->written_bytes = (uint64_t)st.st_size;
+    return error;
+}
+
+/* ---- What is lost ---- */
+
+static json_t *losses(const struct convert *c)
+{
+    const struct disk *disk = c->source.disk;
+    json_t *list = json_array();
+    json_t *about = disk->format->describe ? disk->format->describe(disk) : NULL;
+    size_t snapshots = json_array_size(json_object_get(about, "internal_snapshots"));
+
+    if (snapshots)
+        json_array_append_new(list, json_sprintf("internal snapshots: %zu", snapshots));
+    if (target_size(c) != disk->size_bytes)
+        json_array_append_new(list, json_sprintf("the exact size: %llu bytes become %llu",
+                                                 (unsigned long long)disk->size_bytes,
+                                                 (unsigned long long)target_size(c)));
+    json_decref(about);
+    return list;
+}
+
+static int print_losses(const struct convert *c, struct ferry_error *err)
+{
+    json_t *list = losses(c);
+
+    if (c->cli->json)
+        return output_json(json_pack("{s:s, s:s, s:s, s:o}", "source", c->cli->source, "from",
+                                     c->source.disk->format->name, "to", c->to->name, "losses",
+                                     list),
+                           err);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        output_text("%s", json_string_value(json_array_get(list, i)));
+    json_decref(list);
+    return 0;
+}
+
+static void note_losses(const struct convert *c)
+{
+    json_t *list = losses(c);
+
+    for (size_t i = 0; i < json_array_size(list); i++)
+        output_note("not kept in %s: %s", c->to->name, json_string_value(json_array_get(list, i)));
+    json_decref(list);
+}
+
+static int print_result(const struct convert *c, struct ferry_error *err)
+{
+    const struct convert_cli *o = c->cli;
+    char hex[2 * SHA256_BYTES + 1], size[32], written[32];
+
+    if (o->json)
+        return output_json(
+            json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s*}", "source", o->source, "from",
+                      c->source.disk->format->name, "dest", o->dest, "to", c->to->name, "bytes",
+                      (json_int_t)c->result.size_bytes, "content_bytes",
+                      (json_int_t)c->result.content_bytes, "written_bytes",
+                      (json_int_t)c->written_bytes, "digest",
+                      o->verify ? hex_encode(c->result.digest, SHA256_BYTES, hex) : NULL),
+            err);
+    if (!to_stdout(o))
+        output_text("%s: %s, disk of %s in %s%s", o->dest, c->to->name,
+                    format_size(c->result.size_bytes, size, sizeof(size)),
+                    format_size(c->written_bytes, written, sizeof(written)),
+                    o->verify ? ", verified" : "");
+    return 0;
+}
+
+static int convert(struct convert *c, struct ferry_error *err)
+{
+    const struct convert_cli *o = c->cli;
+    const struct disk_file_options options = {.from = o->from, .external = o->external};
+
+    int error = check_usage(o, err);
+    if (!error)
+        error = choose_target(c, err);
+    if (!error)
+        error = disk_file_open("convert", o->source, &options, &c->source, err);
+    if (!error)
+        error = progress_view_init(&c->view, &o->progress, err);
+    if (error)
+        return error;
+    if (o->check_only)
+        return print_losses(c, err);
+    note_losses(c);
+    c->start_ns = monotonic_ns();
+    error =
+        to_stdout(o) ? write_disk(c, STDOUT_FILENO, "standard output", err) : write_file(c, err);
+    progress_view_end(&c->view);
+    return error ? error : print_result(c, err);
+}
+
+static int run(void *parsed, struct ferry_error *err)
+{
+    struct convert c = {.cli = parsed, .source = DISK_FILE_NONE};
+
+    c.progress.report = report;
+    c.progress.opaque = &c;
+    int error = convert(&c, err);
+    disk_file_close(&c.source);
+    return error;
+}
+
+static const struct option_spec options[] = {
+    OPTION("from", "FORMAT", OPTION_STRING, struct convert_cli, from,
+           "the format of SRC; by its marks if not given, and raw if\nit has none"),
+    OPTION("to", "FORMAT", OPTION_STRING, struct convert_cli, to,
+           "the format of DEST; by its name if not given"),
+    OPTION("codec", "CODEC", OPTION_STRING, struct convert_cli, codec,
+           "none, zlib or zstd, where the format has a choice"),
+    OPTION_RANGE("level", "N", struct convert_cli, level, 1, 19,
+                 "how hard to compress: 1 to 12 (zlib), 1 to 19 (zstd)"),
+    OPTION("cluster", "SIZE", OPTION_SIZE, struct convert_cli, cluster_bytes,
+           "cluster, grain or block size of DEST"),
+    OPTION("allow-external", "FILE", OPTION_STRING, struct convert_cli, external,
+           "the one other file that SRC may draw on: its backing\nfile; no name inside SRC is "
+           "ever opened"),
+    OPTION("verify", NULL, OPTION_FLAG, struct convert_cli, verify,
+           "read DEST back and compare before it gets its name"),
+    OPTION("check-only", NULL, OPTION_FLAG, struct convert_cli, check_only,
+           "write nothing; list what DEST would not keep"),
+    OPTION("json", NULL, OPTION_FLAG, struct convert_cli, json, "print JSON"),
+    PROGRESS_OPTIONS(struct convert_cli, progress),
+    {.name = NULL},
+};
+static const struct operand_spec operands[] = {
+    OPERAND("SRC", struct convert_cli, source, "the disk to read"),
+    OPERAND("DEST", struct convert_cli, dest, "the file to write; '-' for stdout"),
+    {.name = NULL},
+};
+
+const struct command command_convert = {
+    .name = "convert",
+    .summary = "Write a disk in another format",
+    .details = "DEST appears under its name only when it is whole.  Zeroes are never stored where\n"
+               "the format can leave them out.",
+    .options = options,
+    .operands = operands,
+    .parsed_size = sizeof(struct convert_cli),
+    .run = run,
+};

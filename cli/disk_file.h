@@ -1,0 +1,33 @@
+/* A disk named on the command line, in whichever format it is. */
+#ifndef FERRY_CLI_DISK_FILE_H
+#define FERRY_CLI_DISK_FILE_H
+
+#include "imagefmt/foreign/disk.h"
+
+struct disk_file {
+    int fd;
+    struct source *source;
+    struct disk *disk;
+    struct disk_file *external; /* what it builds on; NULL: nothing */
+};
+
+#define DISK_FILE_NONE ((struct disk_file){.fd = -1})
+
+struct disk_file_options {
+    const char *from;     /* the format's name; NULL: by its marks, raw if it has none */
+    const char *external; /* the one file it may build on; NULL: none */
+};
+
+/* file: a path, or "-" for what stdin is redirected from.  command: for messages. */
+int disk_file_open(const char *command, const char *file, const struct disk_file_options *options,
+                   struct disk_file *out, struct ferry_error *err);
+/* The same of a descriptor, which stays the caller's. */
+int disk_file_open_fd(int fd, const char *about, const struct disk_file_options *options,
+                      struct disk_file *out, struct ferry_error *err);
+void disk_file_close(struct disk_file *file); /* CLEANUP(disk_file_close) */
+
+/* The format of this name: FERRY_USAGE with all names if there is none. */
+int disk_file_format(const char *option, const char *name, const struct disk_format **out,
+                     struct ferry_error *err);
+
+#endif
