@@ -13,6 +13,7 @@ extern const struct command command_resume;
 extern const struct command command_stop;
 extern const struct command command_kill;
 extern const struct command command_snapshot;
+extern const struct command command_pack;
 extern const struct command command_restore;
 extern const struct command command_receive;
 extern const struct command command_migrate;

@@ -29,11 +29,6 @@ static int no_memory(struct ferry_error *err)
     return ferry_fail(err, -ENOMEM, NULL, "out of memory");
 }
 
-static const char *kind_name(enum image_section_kind kind)
-{
-    return kind == IMAGE_STATE ? "state" : kind == IMAGE_RAM ? "ram" : "disk";
-}
-
 static int add_range(void *opaque, uint64_t offset, uint64_t size, struct ferry_error *err)
 {
     struct diff *d = opaque;
@@ -49,7 +44,7 @@ static int add_range(void *opaque, uint64_t offset, uint64_t size, struct ferry_
 static int add_section(struct diff *d, const struct image_section *section, const char *how,
                        json_t *ranges, struct ferry_error *err)
 {
-    json_t *value = json_pack("{s:s, s:s, s:s}", "kind", kind_name(section->kind), "name",
+    json_t *value = json_pack("{s:s, s:s, s:s}", "kind", image_kind_name(section->kind), "name",
                               section->name, "difference", how);
 
     if (ranges) {

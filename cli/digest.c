@@ -21,16 +21,11 @@ struct digest_options {
     struct image_file_options image;
 };
 
-static const char *kind_name(enum image_section_kind kind)
-{
-    return kind == IMAGE_STATE ? "state" : kind == IMAGE_RAM ? "ram" : "disk";
-}
-
 static int add_section(void *opaque, const struct image_section *section, struct ferry_error *err)
 {
     char digest[2 * SHA256_BYTES + 1];
-    json_t *value = json_pack("{s:s, s:s, s:I, s:s}", "kind", kind_name(section->kind), "name",
-                              section->name, "bytes", (json_int_t)section->size, "digest",
+    json_t *value = json_pack("{s:s, s:s, s:I, s:s}", "kind", image_kind_name(section->kind),
+                              "name", section->name, "bytes", (json_int_t)section->size, "digest",
                               hex_encode(section->digest, SHA256_BYTES, digest));
 
     return json_array_append_new(opaque, value) ? ferry_fail(err, -ENOMEM, NULL, "out of memory")

@@ -34,14 +34,14 @@ static int parse_suffix(const char *part, struct disk_config *disk, struct ferry
     return 0;
 }
 
-static int open_disk(const char *option, unsigned index, struct disk_config *disk,
-                     struct block **block, struct ferry_error *err)
+int disk_option_parse(const char *option, unsigned index, struct disk_config *disk,
+                      char path[LIMIT_PATH_BYTES], struct ferry_error *err)
 {
-    char path[LIMIT_PATH_BYTES], part[LIMIT_PATH_BYTES];
+    char part[LIMIT_PATH_BYTES];
     int more;
 
     snprintf(disk->device, sizeof(disk->device), "vd%c", 'a' + (int)index);
-    if (options_next_part(&option, path, sizeof(path)) < 0)
+    if (options_next_part(&option, path, LIMIT_PATH_BYTES) < 0)
         return ferry_usage(err, "--disk", "the file name is too long");
     while ((more = options_next_part(&option, part, sizeof(part))) > 0) {
         int error = parse_suffix(part, disk, err);
@@ -50,10 +50,21 @@ static int open_disk(const char *option, unsigned index, struct disk_config *dis
     }
     if (more < 0 || !*path)
         return ferry_usage(err, "--disk", "a file name is missing or too long");
+    return 0;
+}
+
+static int open_disk(const char *option, unsigned index, bool to_read, struct disk_config *disk,
+                     struct block **block, struct ferry_error *err)
+{
+    char path[LIMIT_PATH_BYTES];
+
+    int error = disk_option_parse(option, index, disk, path, err);
+    if (error)
+        return error;
     CLEANUP_FREE char *full = realpath(path, NULL);
     if (!full)
         return ferry_fail_sys(err, -errno, path, "cannot open the disk");
-    int error = raw_file_open(full, disk->readonly, 0, false, block, err);
+    error = raw_file_open(full, disk->readonly || to_read, 0, false, block, err);
     if (error)
         return error;
     const char *name = strrchr(full, '/') + 1;
@@ -61,22 +72,35 @@ static int open_disk(const char *option, unsigned index, struct disk_config *dis
     if (strlen(name) >= sizeof(disk->file_name))
         return ferry_usage(err, "--disk", "the file name is too long");
     snprintf(disk->file_name, sizeof(disk->file_name), "%s", name);
-    return 0;
+    return to_read ? (*block)->ops->activate(*block, err) : 0;
 }
 
-int disks_from_options(const struct option_strings *options, struct machine_config *config,
-                       struct block *blocks[LIMIT_DISKS], struct ferry_error *err)
+static int open_all(const struct option_strings *options, bool to_read,
+                    struct machine_config *config, struct block *blocks[LIMIT_DISKS],
+                    struct ferry_error *err)
 {
     int error = 0;
 
     if (options->count > LIMIT_DISKS)
         return ferry_usage(err, "--disk", "a machine has %d disks at most", LIMIT_DISKS);
     for (unsigned i = 0; i < options->count && !error; i++)
-        error = open_disk(options->items[i], i, &config->disks[i], &blocks[i], err);
+        error = open_disk(options->items[i], i, to_read, &config->disks[i], &blocks[i], err);
     if (error)
         disks_close(blocks);
     config->disk_count = (uint32_t)options->count;
     return error;
+}
+
+int disks_from_options(const struct option_strings *options, struct machine_config *config,
+                       struct block *blocks[LIMIT_DISKS], struct ferry_error *err)
+{
+    return open_all(options, false, config, blocks, err);
+}
+
+int disks_to_read(const struct option_strings *options, struct machine_config *config,
+                  struct block *blocks[LIMIT_DISKS], struct ferry_error *err)
+{
+    return open_all(options, true, config, blocks, err);
 }
 
 int disk_places_parse(const struct option_strings *options, struct disk_places *out,

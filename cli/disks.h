@@ -8,11 +8,19 @@
 #include "vmm/config.h"
 
 /*
+ * One --disk of a new machine, the index-th: fills disk but for its size, and path as it was given.
+ */
+int disk_option_parse(const char *option, unsigned index, struct disk_config *disk,
+                      char path[LIMIT_PATH_BYTES], struct ferry_error *err);
+/*
  * The disks of a new machine: fills config->disks and opens (does not lock) each file into blocks.
  * On an error no block is left open.
  */
 int disks_from_options(const struct option_strings *options, struct machine_config *config,
                        struct block *blocks[LIMIT_DISKS], struct ferry_error *err);
+/* The same, to be read only, whatever the guest may do; and locked against writers. */
+int disks_to_read(const struct option_strings *options, struct machine_config *config,
+                  struct block *blocks[LIMIT_DISKS], struct ferry_error *err);
 void disks_close(struct block *blocks[LIMIT_DISKS]);
 static inline void disks_close_cleanup(struct block *(*blocks)[LIMIT_DISKS])
 {

@@ -28,7 +28,8 @@ static void parse_section(const char *text, struct extract_options *options)
     static const struct {
         const char *prefix;
         enum image_section_kind kind;
-    } kinds[] = {{"state:", IMAGE_STATE}, {"ram:", IMAGE_RAM}, {"disk:", IMAGE_DISK}};
+    } kinds[] = {
+        {"state:", IMAGE_STATE}, {"ram:", IMAGE_RAM}, {"disk:", IMAGE_DISK}, {"file:", IMAGE_FILE}};
 
     options->name = text;
     for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
@@ -132,8 +133,9 @@ static const struct option_spec options[] = {
 };
 static const struct operand_spec operands[] = {
     OPERAND("IMAGE", struct extract_cli, image, "the image; '-' for stdin"),
-    OPERAND("SECTION", struct extract_cli, section,
-            "'ram' or a disk, as 'vda'; 'state:NAME' for the state\nof a device"),
+    OPERAND(
+        "SECTION", struct extract_cli, section,
+        "'ram', a disk, as 'vda', or a file, as 'kernel';\n'state:NAME' for the state of a device"),
     OPERAND("DEST", struct extract_cli, dest, "the file to write; '-' for stdout"),
     {.name = NULL},
 };

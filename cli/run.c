@@ -9,19 +9,13 @@
 #include "cli/commands.h"
 #include "cli/disks.h"
 #include "cli/launch.h"
+#include "cli/machine_options.h"
 #include "cli/output.h"
 #include "cli/vm.h"
 #include "common/cleanup.h"
 
 struct run_options {
-    const char *name;
-    const char *kernel;
-    const char *initrd;
-    const char *append;
-    uint64_t memory_bytes;
-    uint64_t cpus;
-    const char *cpu;
-    struct option_strings disks;
+    struct machine_options machine;
     const char *serial;
     bool detach;
     bool paused;
@@ -29,61 +23,31 @@ struct run_options {
     bool json;
 };
 
-static const struct run_options defaults = {
-    .append = "",
-    .memory_bytes = 512 * MIB,
-    .cpus = 1,
-    .cpu = "host",
-};
-
-static int check_readable(const char *what, const char *path, struct ferry_error *err)
-{
-    if (path && access(path, R_OK))
-        return ferry_fail_sys(err, -errno, path, "cannot read the %s", what);
-    return 0;
-}
-
-/* What can be seen to be wrong before anything is made. */
 static int check(const struct run_options *o, struct ferry_error *err)
 {
-    if (!o->kernel)
+    if (!o->machine.kernel)
         return ferry_usage(err, "run", "--kernel is missing; see 'ferry run --help'");
-    if (strlen(o->append) > LIMIT_CMDLINE_BYTES)
-        return ferry_usage(err, "--append", "is longer than %d bytes", LIMIT_CMDLINE_BYTES);
-    if (o->memory_bytes < LIMIT_MEMORY_MIN_BYTES || o->memory_bytes > LIMIT_MEMORY_BYTES ||
-        o->memory_bytes % 4096)
-        return ferry_usage(err, "--memory", "must be from 8M to 1T and a multiple of 4K");
-    if (o->name && !machine_name_valid(o->name))
-        return ferry_usage(err, "--name",
-                           "'%.80s' is not a name: up to %d letters, digits, '.', '_' and '-', "
-                           "not starting with '.' or '-'",
-                           o->name, LIMIT_NAME_BYTES);
-    int error = vm_serial_check(o->serial, err);
-    if (!error)
-        error = check_readable("kernel", o->kernel, err);
-    if (!error)
-        error = check_readable("initrd", o->initrd, err);
-    return error;
+    int error = machine_options_check(&o->machine, err);
+    return error ? error : vm_serial_check(o->serial, err);
+}
+
+/* A machine without a name gets one that is hardly taken. */
+static int choose_name(struct machine_config *config, struct ferry_error *err)
+{
+    uint16_t number;
+
+    if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+        return ferry_fail_sys(err, -errno, "--name", "cannot choose a name");
+    snprintf(config->name, sizeof(config->name), "vm-%04x", number);
+    return 0;
 }
 
 static int fill_config(const struct run_options *o, struct machine_config *config,
                        struct ferry_error *err)
 {
-    uint16_t number;
-
-    if (o->name)
-        snprintf(config->name, sizeof(config->name), "%s", o->name);
-    else if (getrandom(&number, sizeof(number), 0) == sizeof(number))
-        snprintf(config->name, sizeof(config->name), "vm-%04x", number);
-    else
-        return ferry_fail_sys(err, -errno, "--name", "cannot choose a name");
-    config->cpus = (uint32_t)o->cpus;
-    config->memory_bytes = o->memory_bytes;
-    snprintf(config->append, sizeof(config->append), "%s", o->append);
-    if (strlen(o->cpu) >= sizeof(config->cpu_model))
-        return ferry_usage(err, "--cpu", "'%.60s' is not a CPU model", o->cpu);
-    snprintf(config->cpu_model, sizeof(config->cpu_model), "%s", o->cpu);
-    return 0;
+    machine_config_defaults(config);
+    int error = o->machine.name ? 0 : choose_name(config, err);
+    return error ? error : machine_options_apply(&o->machine, config, err);
 }
 
 static int make(const struct run_options *o, struct vm *vm, struct ferry_error *err)
@@ -96,7 +60,7 @@ static int make(const struct run_options *o, struct vm *vm, struct ferry_error *
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
     int error = fill_config(o, config, err);
     if (!error)
-        error = disks_from_options(&o->disks, config, disks, err);
+        error = disks_from_options(&o->machine.disks, config, disks, err);
     if (!error)
         error = machine_config_complete(config, err);
     if (!error)
@@ -104,7 +68,8 @@ static int make(const struct run_options *o, struct vm *vm, struct ferry_error *
     if (error)
         return error;
     vm_adopt(vm, machine);
-    vm->boot = (struct boot_source){o->kernel, o->initrd, o->append};
+    vm->boot = (struct boot_source){o->machine.kernel, o->machine.initrd,
+                                    o->machine.append ? o->machine.append : ""};
     vm->no_reboot = o->no_reboot;
     error = machine_activate_disks(machine, err);
     if (!error)
@@ -143,21 +108,9 @@ static int run(void *parsed, struct ferry_error *err)
 }
 
 static const struct option_spec options[] = {
-    OPTION("name", "NAME", OPTION_STRING, struct run_options, name,
+    OPTION("name", "NAME", OPTION_STRING, struct run_options, machine.name,
            "name of the machine (default: vm- and four digits)"),
-    OPTION("kernel", "FILE", OPTION_STRING, struct run_options, kernel,
-           "kernel: an uncompressed vmlinux (PVH) or a bzImage"),
-    OPTION("initrd", "FILE", OPTION_STRING, struct run_options, initrd, "initial RAM disk"),
-    OPTION("append", "STRING", OPTION_STRING, struct run_options, append, "kernel command line"),
-    OPTION("memory", "SIZE", OPTION_SIZE, struct run_options, memory_bytes,
-           "guest memory (default: 512M)"),
-    OPTION_RANGE("cpus", "N", struct run_options, cpus, 1, LIMIT_VCPUS,
-                 "virtual CPUs (default: 1)"),
-    OPTION("cpu", "MODEL", OPTION_STRING, struct run_options, cpu,
-           "CPU model: host, x86-64-v2, x86-64-v3 or x86-64-v4\n(default: host)"),
-    OPTION("disk", "FILE[,readonly][,serial=S]", OPTION_STRINGS, struct run_options, disks,
-           "raw disk, given once for each of vda, vdb, ...; a comma in\n"
-           "the name is written ',,'"),
+    MACHINE_OPTIONS(struct run_options, machine),
     OPTION("serial", "WHERE", OPTION_STRING, struct run_options, serial,
            "COM1: stdio, file:PATH or none (default: stdio; none with\n--detach)"),
     OPTION("detach", NULL, OPTION_FLAG, struct run_options, detach,
@@ -178,6 +131,5 @@ const struct command command_run = {
                "machine,\nCtrl-A h shows the keys.",
     .options = options,
     .parsed_size = sizeof(struct run_options),
-    .defaults = &defaults,
     .run = run,
 };

@@ -69,7 +69,7 @@ static int on_state(void *opaque, const struct image_section *section, const uin
 
 static int on_begin(void *opaque, const struct image_section *section, struct ferry_error *err)
 {
-    return add_section(opaque, section, section->kind == IMAGE_RAM ? "ram" : "disk", 0, err);
+    return add_section(opaque, section, image_kind_name(section->kind), 0, err);
 }
 
 static void reached(struct verify *v, uint64_t bytes)

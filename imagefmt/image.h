@@ -2,8 +2,8 @@
  * The ferry image as its users see it; FORMAT.md has the bytes.
  *
  * An image is a manifest (JSON), state sections (opaque bytes, named and versioned) and data
- * sections (RAM, disks) cut into chunks.  Written in one pass without seeking, read in one pass,
- * and known to be complete only at its end.
+ * sections (RAM, disks, files) cut into chunks.  Written in one pass without seeking, read in one
+ * pass, and known to be complete only at its end.
  */
 #ifndef FERRY_IMAGEFMT_IMAGE_H
 #define FERRY_IMAGEFMT_IMAGE_H
@@ -22,7 +22,12 @@
 
 struct image_environment; /* imagefmt/chain.h: what an image needs to be read; NULL: nothing */
 
-enum image_section_kind { IMAGE_STATE = 1, IMAGE_RAM = 2, IMAGE_DISK = 3 };
+enum image_section_kind {
+    IMAGE_STATE = 1,
+    IMAGE_RAM = 2,
+    IMAGE_DISK = 3,
+    IMAGE_FILE = 4, /* what a machine is started from: "kernel", "initrd" */
+};
 
 struct image_writer;
 
@@ -118,6 +123,8 @@ int image_read(int fd, const char *about, const struct image_environment *env, u
                const struct image_visitor *visitor, void *opaque, struct image_summary *summary,
                struct ferry_error *err);
 
+/* "state", "ram", "disk", "file". */
+const char *image_kind_name(enum image_section_kind kind);
 /* "RAM at 0x1230000", "disk vda at 12.5 MiB (byte 13107200)" into text.  Returns text. */
 char *image_place(const struct image_section *section, uint64_t offset, char *text, size_t size);
 

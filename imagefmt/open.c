@@ -16,7 +16,7 @@
 #include "imagefmt/record.h"
 
 #define HEADER_RECORD_BYTES  (RECORD_HEAD_BYTES + 16 + RECORD_SUM_BYTES)
-#define TABLE_SECTIONS_LIMIT (LIMIT_SECTIONS + LIMIT_DISKS + 1)
+#define TABLE_SECTIONS_LIMIT (LIMIT_SECTIONS + LIMIT_DISKS + LIMIT_FILES + 1)
 
 int image_refuse(const struct image *image, const char *what, const char *why,
                  struct ferry_error *err)

@@ -1,6 +1,6 @@
 /*
- * Packing: the file's runs of data are cut into chunks here; the writer's workers read, look for
- * zeroes, sum and compress.
+ * Packing: runs of data are cut into chunks here; the writer's workers read, look for zeroes, sum
+ * and compress.
  */
 #include "imagefmt/pack.h"
 
@@ -9,49 +9,78 @@
 
 #include "common/file.h"
 
-static int read_chunk(void *opaque, uint64_t offset, void *data, size_t size)
+static int file_read_chunk(void *opaque, uint64_t offset, void *data, size_t size)
 {
-    const struct pack_source *source = opaque;
-
-    return pread_all(source->fd, data, size, offset);
+    return pread_all(*(const int *)opaque, data, size, offset);
 }
 
-/* The next run of data at or behind *start: 1 and [*start, *end), or 0. */
-static int next_data(const struct pack_source *source, uint64_t *start, uint64_t *end,
-                     struct ferry_error *err)
+static int file_next_data(void *opaque, uint64_t *start, uint64_t *end)
 {
-    off_t data = *start < source->size ? lseek(source->fd, (off_t)*start, SEEK_DATA) : -1;
+    int fd = *(const int *)opaque;
+    off_t data = lseek(fd, (off_t)*start, SEEK_DATA);
 
-    if (*start >= source->size || (data < 0 && errno == ENXIO))
-        return 0;
-    *end = source->size;
-    if (data < 0 && errno == EINVAL)
-        return 1; /* it cannot tell: all of it may be data */
+    if (data < 0 && errno == EINVAL) { /* it cannot tell: all of it may be data */
+        *end = UINT64_MAX;
+        return 1;
+    }
     if (data < 0)
-        return ferry_fail_sys(err, -errno, source->about, "cannot look for data");
+        return errno == ENXIO ? 0 : -errno;
+    off_t hole = lseek(fd, data, SEEK_HOLE);
     *start = (uint64_t)data;
-    off_t hole = lseek(source->fd, data, SEEK_HOLE);
-    if (hole > 0 && (uint64_t)hole < source->size)
-        *end = (uint64_t)hole;
-    return *start < source->size;
+    *end = hole < 0 ? UINT64_MAX : (uint64_t)hole;
+    return 1;
+}
+
+struct pack_source pack_source_file(const int *fd, uint64_t size_bytes, const char *about)
+{
+    return (struct pack_source){
+        .read = file_read_chunk,
+        .next_data = file_next_data,
+        .opaque = (void *)(uintptr_t)fd,
+        .size_bytes = size_bytes,
+        .about = about,
+    };
+}
+
+/* The next run of data within the source: 1, 0, or a negative errno. */
+static int next_run(const struct pack_source *source, uint64_t *start, uint64_t *end,
+                    struct ferry_error *err)
+{
+    int found = *start < source->size_bytes ? source->next_data(source->opaque, start, end) : 0;
+
+    if (found < 0)
+        return ferry_fail_sys(err, found, source->about, "cannot look for data");
+    if (!found || *start >= source->size_bytes)
+        return 0;
+    *end = *end < source->size_bytes ? *end : source->size_bytes;
+    return 1;
+}
+
+static int pack_run(struct image_writer *w, uint32_t chunk_bytes, const struct pack_source *source,
+                    uint64_t first, uint64_t end, struct ferry_error *err)
+{
+    int error = 0;
+
+    for (uint64_t chunk = first; !error && chunk * chunk_bytes < end; chunk++) {
+        error = image_writer_fetch(w, chunk, source->read, source->opaque, err);
+        if (!error && source->report)
+            error = source->report(source->report_opaque, chunk * chunk_bytes, err);
+    }
+    return error;
 }
 
 static int pack_chunks(struct image_writer *w, uint32_t chunk_bytes,
                        const struct pack_source *source, struct ferry_error *err)
 {
-    uint64_t start = 0, end, next = 0; /* next: chunk not yet handed on */
-    int found, error = 0;
+    uint64_t start = 0, end = 0, next = 0; /* next: chunk not yet handed on */
+    int found;
 
-    while ((found = next_data(source, &start, &end, err)) > 0) {
-        uint64_t chunk = start / chunk_bytes;
-        for (chunk = chunk < next ? next : chunk; !error && chunk * chunk_bytes < end; chunk++) {
-            error = image_writer_fetch(w, chunk, read_chunk, (void *)(uintptr_t)source, err);
-            if (!error && source->report)
-                error = source->report(source->opaque, chunk * chunk_bytes, err);
-            next = chunk + 1;
-        }
+    while ((found = next_run(source, &start, &end, err)) > 0) {
+        uint64_t first = start / chunk_bytes;
+        int error = pack_run(w, chunk_bytes, source, first < next ? next : first, end, err);
         if (error)
             return error;
+        next = (end - 1) / chunk_bytes + 1;
         start = end;
     }
     return found;
@@ -60,7 +89,7 @@ static int pack_chunks(struct image_writer *w, uint32_t chunk_bytes,
 int image_pack(struct image_writer *w, enum image_section_kind kind, const char *name,
                uint32_t chunk_bytes, const struct pack_source *source, struct ferry_error *err)
 {
-    int error = image_writer_begin(w, kind, name, source->size, chunk_bytes, err);
+    int error = image_writer_begin(w, kind, name, source->size_bytes, chunk_bytes, err);
 
     if (!error)
         error = pack_chunks(w, chunk_bytes, source, err);

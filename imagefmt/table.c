@@ -22,6 +22,14 @@ struct table_entry *table_last(struct table *table)
     return &table->entries[table->count - 1];
 }
 
+const char *image_kind_name(enum image_section_kind kind)
+{
+    static const char *const names[] = {
+        [IMAGE_STATE] = "state", [IMAGE_RAM] = "ram", [IMAGE_DISK] = "disk", [IMAGE_FILE] = "file"};
+
+    return names[kind];
+}
+
 char *image_place(const struct image_section *section, uint64_t offset, char *text, size_t size)
 {
     char amount[32];
@@ -29,8 +37,8 @@ char *image_place(const struct image_section *section, uint64_t offset, char *te
     if (section->kind == IMAGE_RAM)
         snprintf(text, size, "RAM at 0x%" PRIx64, offset);
     else
-        snprintf(text, size, "disk %s at %s (byte %" PRIu64 ")", section->name,
-                 format_size(offset, amount, sizeof(amount)), offset);
+        snprintf(text, size, "%s %s at %s (byte %" PRIu64 ")", image_kind_name(section->kind),
+                 section->name, format_size(offset, amount, sizeof(amount)), offset);
     return text;
 }
 
@@ -71,26 +79,41 @@ static const char *wrong_with_state(const struct table *table, const struct imag
         return "is a state section with chunks";
     if (section->size > LIMIT_SECTION_BYTES)
         return "is larger than a state section may be";
-    if (table->states == LIMIT_SECTIONS)
+    if (table->counts[IMAGE_STATE] == LIMIT_SECTIONS)
         return "is one state section too many";
     if (section->size > LIMIT_STATE_BYTES - table->state_bytes)
         return "brings more state than a machine may have";
     return NULL;
 }
 
+/* How many of a kind there may be, how large, and what to say of one that is too much. */
+struct data_limit {
+    uint32_t count;
+    uint64_t bytes;
+    const char *too_many, *too_large;
+};
+
+static const struct data_limit data_limits[] = {
+    [IMAGE_RAM] = {1, LIMIT_MEMORY_BYTES, "is a second RAM", "is larger than RAM may be"},
+    [IMAGE_DISK] = {LIMIT_DISKS, LIMIT_DISK_BYTES, "is one disk too many",
+                    "is larger than a disk may be"},
+    [IMAGE_FILE] = {LIMIT_FILES, LIMIT_FILE_BYTES, "is one file too many",
+                    "is larger than a file may be"},
+};
+
 static const char *wrong_with_data(const struct table *table, const struct image_section *section)
 {
-    bool ram = section->kind == IMAGE_RAM;
+    const struct data_limit *limit = &data_limits[section->kind];
     uint32_t chunk = section->chunk_bytes;
 
     if (section->version)
         return "is a data section with a version";
     if (chunk < LIMIT_CHUNK_MIN_BYTES || chunk > LIMIT_CHUNK_BYTES || (chunk & (chunk - 1)))
         return "has a chunk size that is not a power of two from 4 KiB to 4 MiB";
-    if (section->size > (ram ? LIMIT_MEMORY_BYTES : LIMIT_DISK_BYTES))
-        return ram ? "is larger than RAM may be" : "is larger than a disk may be";
-    if (ram ? table->rams == 1 : table->disks == LIMIT_DISKS)
-        return ram ? "is a second RAM" : "is one disk too many";
+    if (section->size > limit->bytes)
+        return limit->too_large;
+    if (table->counts[section->kind] == limit->count)
+        return limit->too_many;
     return NULL;
 }
 
@@ -105,6 +128,7 @@ static const char *wrong_with(const struct table *table, const struct image_sect
         return wrong_with_state(table, section);
     case IMAGE_RAM:
     case IMAGE_DISK:
+    case IMAGE_FILE:
         return wrong_with_data(table, section);
     }
     return "is of an unknown kind";
@@ -126,9 +150,7 @@ int table_add(struct table *table, const struct image_section *section, uint64_t
     }
     table->entries[table->count++] =
         (struct table_entry){.section = *section, .offset = offset, .first_page = table->pages};
-    table->states += section->kind == IMAGE_STATE;
-    table->rams += section->kind == IMAGE_RAM;
-    table->disks += section->kind == IMAGE_DISK;
+    table->counts[section->kind]++;
     if (section->kind == IMAGE_STATE)
         table->state_bytes += section->size;
     return 0;

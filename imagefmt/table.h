@@ -22,7 +22,7 @@ struct table {
     struct table_entry *entries;
     uint32_t count;
     uint32_t capacity;
-    uint32_t states, rams, disks;
+    uint32_t counts[IMAGE_FILE + 1]; /* of sections, by kind */
     uint64_t state_bytes;
     uint64_t pages; /* of all data sections */
 };

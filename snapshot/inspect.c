@@ -77,12 +77,12 @@ static int collect_data(void *opaque, const struct image_section *section, struc
 {
     struct inspect *i = opaque;
     char digest[2 * SHA256_BYTES + 1];
-    json_t *object = json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s}", "name", section->name, "kind",
-        section->kind == IMAGE_RAM ? "ram" : "disk", "bytes", number(section->size), "chunk_bytes",
-        number(section->chunk_bytes), "chunks", number(section->chunks), "content_bytes",
-        number(section->content_bytes), "stored_bytes", number(section->stored_bytes), "digest",
-        hex_encode(section->digest, SHA256_BYTES, digest));
+    json_t *object =
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s}", "name", section->name, "kind",
+                  image_kind_name(section->kind), "bytes", number(section->size), "chunk_bytes",
+                  number(section->chunk_bytes), "chunks", number(section->chunks), "content_bytes",
+                  number(section->content_bytes), "stored_bytes", number(section->stored_bytes),
+                  "digest", hex_encode(section->digest, SHA256_BYTES, digest));
 
     return json_array_append_new(i->sections, object) ? no_memory(i, err) : 0;
 }

@@ -14,7 +14,7 @@
  *     {"format": "ferry image", "version", "bytes", "content_bytes", "stored_bytes", "chunks",
  *      "root": hex, "checked": all content was, "manifest": {...},
  *      "sections": [{"name", "kind": "state", "version", "bytes", "digest", "state": {...}},
- *                   {"name", "kind": "ram" | "disk", "bytes", "chunk_bytes", "chunks",
+ *                   {"name", "kind": "ram" | "disk" | "file", "bytes", "chunk_bytes", "chunks",
  *                    "content_bytes", "stored_bytes", "digest"}]}
  *
  * "state" is left out of a section whose kind of device is not known here, or whose version is

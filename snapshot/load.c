@@ -52,6 +52,8 @@ static int load_manifest(void *opaque, const char *text, size_t size, struct fer
     json_decref(json);
     if (error)
         return error;
+    if (l->manifest.stopped)
+        return ferry_usage(err, l->about, "holds a machine that is switched off: use 'ferry run'");
     return l->host->create(l->host->opaque, &l->manifest.machine, l->manifest.disk_in_image,
                            &l->machine, err);
 }
@@ -108,8 +110,12 @@ static int begin_disk(struct load *l, const struct image_section *section, struc
 
 static int load_begin(void *opaque, const struct image_section *section, struct ferry_error *err)
 {
-    return section->kind == IMAGE_RAM ? begin_ram(opaque, section, err)
-                                      : begin_disk(opaque, section, err);
+    struct load *l = opaque;
+
+    l->fd = -1; /* a file is for ferry run: not looked at */
+    if (section->kind == IMAGE_FILE)
+        return 0;
+    return section->kind == IMAGE_RAM ? begin_ram(l, section, err) : begin_disk(l, section, err);
 }
 
 static int load_chunk(void *opaque, const struct image_section *section, uint64_t offset,

@@ -46,7 +46,9 @@ char *manifest_encode(const struct manifest *manifest)
     if (json && !set(json, "format", json_string(FORMAT_NAME)) &&
         !set(json, "version", json_integer(MANIFEST_VERSION)) &&
         !set(json, "machine", machine_config_to_json(&manifest->machine)) &&
-        !set(json, "saved", encode_saved(manifest)) && !set(json, "disks", encode_disks(manifest)))
+        !(manifest->stopped ? set(json, "stopped", json_true())
+                            : set(json, "saved", encode_saved(manifest))) &&
+        !set(json, "disks", encode_disks(manifest)))
         text = json_dumps(json, JSON_COMPACT);
     json_decref(json);
     return text;
@@ -137,6 +139,11 @@ int manifest_decode(const json_t *json, const char *about, struct manifest *mani
         error = machine_config_from_json(json_object_get(json, "machine"), &manifest->machine, err);
     if (error)
         return error;
+    manifest->stopped = json_is_true(json_object_get(json, "stopped"));
+    if (!manifest->stopped && !manifest->machine.cpuid_count)
+        return ferry_refuse(err, -EBADMSG, about, "the manifest does not say what CPU it has");
+    if (manifest->stopped)
+        return decode_disks(json_object_get(json, "disks"), about, manifest, err);
     if (!json_is_integer(realtime) || json_integer_value(realtime) < 0)
         return ferry_refuse(err, -EBADMSG, about,
                             "the manifest does not say when it was saved (\"realtime_ns\")");

@@ -3,7 +3,8 @@
  *
  *     {"format": "ferry machine", "version": 1,
  *      "machine": {...},                             machine_config_to_json
- *      "saved": {"realtime_ns": 1763800000000000000},
+ *      "saved": {"realtime_ns": 1763800000000000000},   or, of one that is switched off,
+ *      "stopped": true,
  *      "disks": [{"device": "vda", "in_image": true}]}
  */
 #ifndef FERRY_SNAPSHOT_MANIFEST_H
@@ -17,7 +18,8 @@
 
 struct manifest {
     struct machine_config machine;
-    uint64_t realtime_ns; /* CLOCK_REALTIME when the guest stood still */
+    bool stopped;         /* no RAM, no state, no identity: ferry run gives it those */
+    uint64_t realtime_ns; /* CLOCK_REALTIME when the guest stood still; stopped: 0 */
     bool disk_in_image[LIMIT_DISKS];
 };
 

@@ -16,6 +16,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "imagefmt/image.h"
+#include "snapshot/block_source.h"
 #include "snapshot/manifest.h"
 
 #define REPORT_BYTES (8 * MIB) /* of content between two reports of progress */
@@ -117,58 +118,36 @@ static int save_ram(struct save *s, struct ferry_error *err)
     return error ? error : image_writer_end(s->writer, err);
 }
 
-static int save_disk_chunk(struct save *s, struct block *block, const char *device, uint64_t index,
-                           struct ferry_error *err)
+struct disk_phase {
+    struct save *save;
+    const char *name;
+    uint64_t total;
+};
+
+static int disk_step(void *opaque, uint64_t done, struct ferry_error *err)
 {
-    uint64_t start = index * s->disk_chunk;
-    uint64_t left = block->size_bytes - start;
-    struct iovec iov = {s->buffer, left < s->disk_chunk ? left : s->disk_chunk};
+    const struct disk_phase *phase = opaque;
 
-    int error = block->ops->read(block, &iov, 1, start);
-    if (error)
-        return ferry_fail_sys(err, error, device, "cannot read the disk at byte %llu",
-                              (unsigned long long)start);
-    return image_writer_chunk(s->writer, index, s->buffer, err);
-}
-
-static int save_disk_content(struct save *s, struct block *block, const char *device,
-                             struct ferry_error *err)
-{
-    char phase[32];
-    uint64_t start = 0, end, next = 0;
-    int found, error = 0;
-
-    snprintf(phase, sizeof(phase), "disk %s", device);
-    begin_phase(s, phase, block->size_bytes);
-    while ((found = block->ops->next_data(block, &start, &end)) > 0) {
-        uint64_t chunk = start / s->disk_chunk;
-        for (chunk = chunk < next ? next : chunk; chunk * s->disk_chunk < end; chunk++) {
-            error = step(s, phase, chunk * s->disk_chunk, block->size_bytes, err);
-            if (!error)
-                error = save_disk_chunk(s, block, device, chunk, err);
-            if (error)
-                return error;
-            next = chunk + 1;
-        }
-        start = end;
-    }
-    return found < 0 ? ferry_fail_sys(err, found, device, "cannot read the disk") : 0;
+    return step(phase->save, phase->name, done, phase->total, err);
 }
 
 static int save_disk(struct save *s, uint32_t index, struct ferry_error *err)
 {
     const char *device = machine_config(s->machine)->disks[index].device;
     struct block *block = machine_disk(s->machine, index);
+    char name[32];
+    struct disk_phase phase = {.save = s, .name = name, .total = block->size_bytes};
 
     if (!block->active)
         return ferry_fail(err, -EBADF, device, "the machine does not own its disk");
     if (block->size_bytes != machine_config(s->machine)->disks[index].size_bytes)
         return ferry_fail(err, -EINVAL, device, "the disk's size is not the machine's");
-    int error = image_writer_begin(s->writer, IMAGE_DISK, device, block->size_bytes,
-                                   (uint32_t)s->disk_chunk, err);
-    if (!error)
-        error = save_disk_content(s, block, device, err);
-    return error ? error : image_writer_end(s->writer, err);
+    snprintf(name, sizeof(name), "disk %s", device);
+    begin_phase(s, name, block->size_bytes);
+    struct pack_source source = pack_source_block(block, device);
+    source.report = disk_step;
+    source.report_opaque = &phase;
+    return image_pack(s->writer, IMAGE_DISK, device, (uint32_t)s->disk_chunk, &source, err);
 }
 
 static char *make_manifest(const struct save *s)

@@ -1,6 +1,7 @@
 /*
  * What a virtual disk stands on.  vmm/backend/raw_file.c implements it; snapshot/ will bring a
- * disk on an image.  All calls of one backend come from one thread at a time.
+ * disk on an image.  All calls of one backend come from one thread at a time, but for read and
+ * next_data, which several threads may call at once while nobody calls anything else.
  */
 #ifndef FERRY_VMM_BLOCK_H
 #define FERRY_VMM_BLOCK_H

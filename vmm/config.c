@@ -230,6 +230,8 @@ static void read_disks(struct json_reader *r, struct machine_config *config)
     config->disk_count = r->rc ? 0 : (uint32_t)json_array_size(list);
 }
 
+static int check_but_cpuid(const struct machine_config *config, struct ferry_error *err);
+
 int machine_config_from_json(const json_t *json, struct machine_config *config,
                              struct ferry_error *err)
 {
@@ -253,7 +255,7 @@ int machine_config_from_json(const json_t *json, struct machine_config *config,
     if (r.rc)
         return r.rc;
     struct ferry_error why;
-    if (machine_config_check(config, &why))
+    if (check_but_cpuid(config, &why))
         return ferry_refuse(err, -EBADMSG, ABOUT, "%s: %s", why.about, why.message);
     return 0;
 }
@@ -287,7 +289,7 @@ static int check_disk(const struct machine_config *config, uint32_t index, struc
     return 0;
 }
 
-int machine_config_check(const struct machine_config *config, struct ferry_error *err)
+static int check_but_cpuid(const struct machine_config *config, struct ferry_error *err)
 {
     if (!machine_name_valid(config->name))
         return ferry_usage(err, "name",
@@ -303,9 +305,6 @@ int machine_config_check(const struct machine_config *config, struct ferry_error
         return ferry_usage(err, "memory_bytes",
                            "%" PRIu64 ": from 8 MiB to 1 TiB, in whole 4 KiB pages",
                            config->memory_bytes);
-    if (!config->cpuid_count || config->cpuid_count > LIMIT_CPUID_ENTRIES)
-        return ferry_usage(err, "cpuid", "%u entries: from 1 to %d", config->cpuid_count,
-                           LIMIT_CPUID_ENTRIES);
     if (config->disk_count > LIMIT_DISKS)
         return ferry_usage(err, "disks", "%u disks: at most %d", config->disk_count, LIMIT_DISKS);
     for (uint32_t i = 0; i < config->disk_count; i++) {
@@ -314,4 +313,12 @@ int machine_config_check(const struct machine_config *config, struct ferry_error
             return rc;
     }
     return 0;
+}
+
+int machine_config_check(const struct machine_config *config, struct ferry_error *err)
+{
+    if (!config->cpuid_count || config->cpuid_count > LIMIT_CPUID_ENTRIES)
+        return ferry_usage(err, "cpuid", "%u entries: from 1 to %d", config->cpuid_count,
+                           LIMIT_CPUID_ENTRIES);
+    return check_but_cpuid(config, err);
 }

@@ -41,8 +41,9 @@ struct machine_config {
 /* A new JSON object; NULL: out of memory. */
 json_t *machine_config_to_json(const struct machine_config *config);
 /*
- * Hostile JSON to a config: every field checked against its limit, unknown keys ignored.  Errors
- * are FERRY_REFUSED and name the key.
+ * Hostile JSON to a config: every field checked against its limit, unknown keys ignored.  An empty
+ * CPUID is that of a machine that never ran: machine_config_check will not have it.  Errors are
+ * FERRY_REFUSED and name the key.
  */
 int machine_config_from_json(const json_t *json, struct machine_config *config,
                              struct ferry_error *err);

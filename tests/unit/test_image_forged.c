@@ -157,7 +157,8 @@ static void test_data_sections(void **state)
         {IMAGE_RAM, 8 << 20, 4096, "chunk size"},
         {IMAGE_RAM, 1u << 31, 4096, "chunk size"},
         {0, 65536, 4096, "unknown kind"},
-        {4, 65536, 4096, "unknown kind"},
+        {IMAGE_FILE, 65536, 2 * GIB + 1, "section x is larger than a file may be"},
+        {5, 65536, 4096, "unknown kind"},
         {255, 65536, 4096, "unknown kind"},
         {IMAGE_STATE, 65536, 4096, "makes no sense"},
     };
