@@ -418,4 +418,10 @@ const struct disk_format disk_format_qcow2 = {
     .read = qcow2_read,
     .describe = qcow2_describe,
     .close = qcow2_close,
+    .create = qcow2_create,
+    .plan = qcow2_plan,
+    .encode = qcow2_encode,
+    .put = qcow2_put,
+    .finish = qcow2_finish,
+    .destroy = qcow2_destroy,
 };

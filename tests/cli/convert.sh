@@ -84,6 +84,54 @@ qemu-img create -q -f qcow2 --object secret,id=s,data=abc -o encrypt.format=luks
     "$T/luks.qcow2" 1M
 expect 3 "is encrypted \(LUKS\)" ferry digest "$T/luks.qcow2"
 
+# What is written, qemu-img finds sound and equal, from a file and from a pipe, and so does ferry.
+check_qcow2() { # FILE
+    qemu-img check -q "$1" || fail "qemu-img check: $1"
+    qemu-img compare -q -f raw -F qcow2 "$T/raw" "$1" || fail "qemu-img compare: $1"
+    [ "$(digest_of "$1")" = "$want" ] || fail "$1 has another digest"
+}
+for codec in none zlib zstd; do
+    for cluster in 512 4K 64K 2M; do
+        ferry convert "$T/raw" "$T/w.qcow2" --codec $codec --cluster $cluster --verify > /dev/null ||
+            fail "convert to $codec $cluster"
+        check_qcow2 "$T/w.qcow2"
+        ferry convert "$T/raw" - --to qcow2 --codec $codec --cluster $cluster > "$T/p.qcow2" ||
+            fail "convert to a pipe, $codec $cluster"
+        check_qcow2 "$T/p.qcow2"
+        [ $codec = none ] || cmp "$T/w.qcow2" "$T/p.qcow2" || fail "a pipe gets other bytes"
+    done
+done
+ferry convert "$T/raw" "$T/again.qcow2" --codec zstd --cluster 2M > /dev/null
+cmp "$T/w.qcow2" "$T/again.qcow2" || fail "the same disk gives other bytes"
+ferry convert "$T/raw" "$T/n.qcow2" --codec zlib > /dev/null
+qcowinfo "$T/n.qcow2" | grep -q "Media size.*($(stat -c %s "$T/raw") bytes)" || fail "qcowinfo does not read it"
+qemu-img convert -c -O qcow2 "$T/raw" "$T/q.zlib.qcow2"
+[ "$(stat -c %s "$T/n.qcow2")" -le $(($(stat -c %s "$T/q.zlib.qcow2") * 101 / 100)) ] ||
+    fail "larger than what qemu-img makes: $(stat -c %s "$T/n.qcow2" "$T/q.zlib.qcow2")"
+qemu-io -c 'write -P 1 3M 1M' -c 'read -P 1 3M 1M' "$T/n.qcow2" > "$T/out" && qemu-img check -q "$T/n.qcow2" ||
+    fail "what qemu writes into our qcow2 breaks it"
+
+# An odd size is filled up to a sector, nothing at all is a disk, too, and so are three tebibytes.
+make_raw "$T/odd.raw" 1000001
+expect 0 "the exact size: 1000001 bytes become 1000448" ferry convert "$T/odd.raw" "$T/odd.qcow2" --codec zstd --verify
+qemu-img compare -q "$T/odd.raw" "$T/odd.qcow2" || fail "an odd size"
+: > "$T/empty"
+expect 0 "qcow2" ferry convert "$T/empty" "$T/empty.qcow2"
+qemu-img check -q "$T/empty.qcow2" || fail "an empty disk"
+for to in "$T/large2.qcow2" -; do
+    ferry convert "$T/large.raw" $to --to qcow2 --codec zstd --cluster 64K > "$T/pipe.qcow2" || fail "3 TiB to $to"
+    [ $to = - ] && mv "$T/pipe.qcow2" "$T/large2.qcow2"
+    qemu-img check -q "$T/large2.qcow2" || fail "3 TiB: check"
+    qemu-img compare -q "$T/large.qcow2" "$T/large2.qcow2" || fail "3 TiB: compare"
+    [ "$(stat -c %s "$T/large2.qcow2")" -lt 1000000 ] || fail "3 TiB of nothing are stored"
+done
+expect 2 "too large for clusters of 512 bytes" ferry convert "$T/large.raw" "$T/y.qcow2" --cluster 512
+expect 2 "power of two" ferry convert "$T/raw" "$T/y.qcow2" --cluster 3000
+expect 2 "'lzma' is not none, zlib or zstd" ferry convert "$T/raw" "$T/y.qcow2" --codec lzma
+expect 2 "13 is not a level of zlib" ferry convert "$T/raw" "$T/y.qcow2" --codec zlib --level 13
+expect 2 "needs --codec" ferry convert "$T/raw" "$T/y.qcow2" --level 3
+[ ! -e "$T/y.qcow2" ] || fail "wrong usage leaves a file"
+
 # Snapshots are told of.
 qemu-img snapshot -c before "$T/mixed.qcow2"
 qemu-img snapshot -c "$(printf 'e\033[2Jvil')" "$T/mixed.qcow2"
