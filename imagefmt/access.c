@@ -38,12 +38,12 @@ static int read_two(const struct image *image, uint64_t offset, uint8_t *head, s
  * The head of a chunk must be the one that its page speaks of, or that of an equal chunk which lies
  * elsewhere in the image; its sum goes to the slot.
  */
-static const char *check_head(const uint8_t *record, uint32_t number,
+static const char *check_head(const struct image *image, uint8_t *record, uint32_t number,
                               const struct image_chunk *chunk, struct decode_slot *slot)
 {
     struct chunk_head head;
 
-    const char *wrong = chunk_record_read(record, chunk->offset, &head);
+    const char *wrong = chunk_record_read(record, chunk->offset, image->seal, &head);
     if (wrong)
         return wrong;
     bool other = head.section != number || head.index != chunk->index;
@@ -55,6 +55,10 @@ static const char *check_head(const uint8_t *record, uint32_t number,
     if (head.content_bytes != slot->content_bytes)
         return "its content has an impossible size";
     slot->sum = head.sum;
+    slot->key = image->seal ? &image->seal->key : NULL;
+    slot->seal_section = head.section;
+    slot->seal_index = head.index;
+    slot->seal_offset = chunk->offset + chunk_record_bytes(image->seal);
     memcpy(slot->digest, head.digest, SHA256_BYTES);
     return NULL;
 }
@@ -63,16 +67,16 @@ int image_fetch(const struct image *image, uint32_t number, const struct image_c
                 struct decode_slot *slot, struct ferry_error *err)
 {
     const struct image_section *section = &image->table.entries[number].section;
-    uint8_t head[CHUNK_RECORD_BYTES];
+    uint8_t head[CHUNK_RECORD_MOST_BYTES];
 
     slot->index = chunk->index;
     slot->content_bytes = section_chunk_bytes(section, chunk->index);
     slot->stored_bytes = chunk->stored_bytes;
-    int error =
-        read_two(image, chunk->offset, head, sizeof(head), slot->stored, slot->stored_bytes, err);
+    int error = read_two(image, chunk->offset, head, chunk_record_bytes(image->seal), slot->stored,
+                         chunk_stored_bytes(image->seal, slot->stored_bytes), err);
     if (error)
         return error;
-    const char *wrong = check_head(head, number, chunk, slot);
+    const char *wrong = check_head(image, head, number, chunk, slot);
     return wrong ? image_refuse_chunk(image, section, chunk->index, wrong, err) : 0;
 }
 

@@ -43,7 +43,9 @@ struct cached_chunk {
 struct image {
     int fd;
     const char *about;
-    int own_fd;      /* closed with the handle; -1: fd is the caller's */
+    int own_fd;        /* closed with the handle; -1: fd is the caller's */
+    struct seal *seal; /* NULL: it is not sealed */
+    uint64_t footer_offset;
     char *own_about; /* freed with it; NULL: about is the caller's */
     struct table table;
     uint64_t index_offset, root_offset;
@@ -69,6 +71,8 @@ int image_no_memory(const struct image *image, struct ferry_error *err);
  */
 int image_record(struct image *image, uint64_t offset, uint64_t end, enum record_tag tag,
                  const char *what, struct reader *body, struct ferry_error *err);
+/* Length of a record with a body of so many bytes, in this image. */
+uint64_t image_record_bytes(const struct image *image, uint64_t body_bytes);
 /* Where a section's records end at the latest. */
 uint64_t image_section_end(const struct image *image, uint32_t section);
 /* The stored bytes of a chunk into slot (its buffers are there), its head checked. */

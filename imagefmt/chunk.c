@@ -25,14 +25,25 @@ void chunk_head_read(struct reader *body, struct chunk_head *head)
     reader_copy(body, head->digest, SHA256_BYTES);
 }
 
-const char *chunk_record_read(const uint8_t *data, uint64_t offset, struct chunk_head *head)
+size_t chunk_record_bytes(bool sealed)
+{
+    return CHUNK_RECORD_BYTES + (sealed ? SEAL_TAG_BYTES : 0);
+}
+
+size_t chunk_stored_bytes(bool sealed, uint32_t stored_bytes)
+{
+    return stored_bytes + (sealed ? SEAL_OVERHEAD_BYTES : 0);
+}
+
+const char *chunk_record_read(uint8_t *data, uint64_t offset, const struct seal *seal,
+                              struct chunk_head *head)
 {
     struct record record;
     uint64_t size;
 
-    if (!record_size(data, &size) || size != CHUNK_RECORD_BYTES)
+    if (!record_size(data, &size) || size != chunk_record_bytes(seal))
         return "no chunk is where one should be";
-    if (record_check(data, size, offset, &record))
+    if (record_check(data, size, offset, seal, &record))
         return "its head does not match its sum or place";
     if (record.tag != RECORD_CHUNK)
         return "no chunk is where one should be";

@@ -4,6 +4,7 @@
 
 #include "common/bytes.h"
 #include "common/hash.h"
+#include "imagefmt/record.h"
 
 struct chunk_head {
     uint32_t section, codec;
@@ -17,9 +18,17 @@ void chunk_head_write(struct writer *body, const struct chunk_head *head);
 /* body->error is set if it is too short; what is left behind is the caller's to refuse. */
 void chunk_head_read(struct reader *body, struct chunk_head *head);
 /*
- * Raw bytes of a CHNK record (CHUNK_RECORD_BYTES) that must lie at offset: NULL and the head, or
- * what is wrong with it.
+ * Raw bytes of a CHNK record (chunk_record_bytes) that must lie at offset: NULL and the head, or
+ * what is wrong with it.  seal: as record_check has it, which opens data in place.
  */
-const char *chunk_record_read(const uint8_t *data, uint64_t offset, struct chunk_head *head);
+const char *chunk_record_read(uint8_t *data, uint64_t offset, const struct seal *seal,
+                              struct chunk_head *head);
+/* Length of a CHNK record, and of what follows one: the frame, or a SEAL record with it. */
+size_t chunk_record_bytes(bool sealed);
+size_t chunk_stored_bytes(bool sealed, uint32_t stored_bytes);
+
+#define CHUNK_RECORD_MOST_BYTES (CHUNK_RECORD_BYTES + SEAL_TAG_BYTES)
+/* What a SEAL record has besides the frame. */
+#define SEAL_OVERHEAD_BYTES (RECORD_LEAST_BYTES + SEAL_TAG_BYTES)
 
 #endif

@@ -13,6 +13,7 @@
 #include <zstd.h>
 
 #include "common/cleanup.h"
+#include "imagefmt/chunk.h"
 #include "imagefmt/content.h"
 #include "imagefmt/format.h"
 
@@ -42,6 +43,7 @@ void decode_release(struct decode_slot *slot)
     free(slot->stored);
     free(slot->content);
     ZSTD_freeDCtx(slot->zstd);
+    cipher_free(slot->cipher);
 }
 
 void decode_begin(struct decode *d, uint32_t chunk_bytes)
@@ -59,27 +61,53 @@ bool decode_full(const struct decode *d)
     return d->busy == d->slots_used;
 }
 
-static const char *check_frame(const struct decode_slot *slot)
+/* The frame out of a SEAL record. */
+static const char *unseal(struct decode_slot *slot)
 {
-    size_t frame = ZSTD_findFrameCompressedSize(slot->stored, slot->stored_bytes);
+    size_t sealed = slot->stored_bytes + SEAL_TAG_BYTES;
+    struct record record;
+    uint64_t size;
+
+    if (!record_size(slot->stored, &size) || size != sealed + RECORD_LEAST_BYTES)
+        return "its stored bytes are not where they belong";
+    const char *damage = record_check(slot->stored, size, slot->seal_offset, NULL, &record);
+    if (damage)
+        return "the stored bytes do not match their sum or place";
+    if (record.tag != RECORD_SEAL)
+        return "its stored bytes are not where they belong";
+    if (!slot->cipher && !(slot->cipher = cipher_new()))
+        return "there is no memory to unseal it";
+    return unseal_chunk(slot->cipher, slot->key, slot->seal_section, slot->seal_index,
+                        slot->stored + RECORD_HEAD_BYTES, sealed)
+               ? NULL
+               : "the stored bytes are not what was sealed";
+}
+
+static const char *check_frame(const struct decode_slot *slot, const uint8_t *stored)
+{
+    size_t frame = ZSTD_findFrameCompressedSize(stored, slot->stored_bytes);
 
     if (ZSTD_isError(frame) || frame != slot->stored_bytes)
         return "it is not one zstd frame";
-    if (ZSTD_getFrameContentSize(slot->stored, slot->stored_bytes) != slot->content_bytes)
+    if (ZSTD_getFrameContentSize(stored, slot->stored_bytes) != slot->content_bytes)
         return "its zstd frame declares another size than its head";
     return NULL;
 }
 
 const char *decode_now(struct decode_slot *slot)
 {
+    const uint8_t *stored = slot->stored + (slot->key ? RECORD_HEAD_BYTES : 0);
     uint8_t digest[SHA256_BYTES];
 
-    if (xxh3(slot->stored, slot->stored_bytes) != slot->sum)
-        return "the stored bytes do not match their sum";
-    const char *damage = check_frame(slot);
+    const char *damage = slot->key ? unseal(slot) : NULL;
     if (damage)
         return damage;
-    size_t size = ZSTD_decompressDCtx(slot->zstd, slot->content, slot->content_bytes, slot->stored,
+    if (xxh3(stored, slot->stored_bytes) != slot->sum)
+        return "the stored bytes do not match their sum";
+    damage = check_frame(slot, stored);
+    if (damage)
+        return damage;
+    size_t size = ZSTD_decompressDCtx(slot->zstd, slot->content, slot->content_bytes, stored,
                                       slot->stored_bytes);
     if (ZSTD_isError(size) || size != slot->content_bytes)
         return "its zstd frame does not inflate to the declared size";
@@ -107,7 +135,7 @@ int decode_prepare(struct decode_slot *slot, uint32_t chunk_bytes)
     free(take_ptr(&slot->stored));
     free(take_ptr(&slot->content));
     slot->room = 0;
-    slot->stored = malloc(STORED_LIMIT(chunk_bytes));
+    slot->stored = malloc(STORED_LIMIT(chunk_bytes) + SEAL_OVERHEAD_BYTES);
     slot->content = malloc(chunk_bytes);
     if (!slot->stored || !slot->content)
         return -ENOMEM;

@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "common/hash.h"
 #include "common/pool.h"
+#include "imagefmt/seal.h"
 
 typedef struct ZSTD_DCtx_s ZSTD_DCtx;
 
@@ -23,11 +24,15 @@ struct decode_slot {
     unsigned level; /* of a chunk in the tree of content */
     uint64_t sum;
     uint8_t digest[SHA256_BYTES];
-    uint8_t *stored;    /* room for STORED_LIMIT(chunk_bytes) */
+    uint8_t *stored; /* the frame; sealed: the whole SEAL record.  Room for the largest */
+    const struct image_key *key; /* NULL: it is not sealed */
+    uint32_t seal_section;       /* which chunk it was sealed as, and where */
+    uint64_t seal_index, seal_offset;
     uint8_t *content;   /* room for chunk_bytes */
     const char *damage; /* after decode_wait: what is wrong, NULL: nothing */
     uint32_t room;      /* the rest is decode.c's */
     ZSTD_DCtx *zstd;
+    struct cipher *cipher;
 };
 
 struct decode {

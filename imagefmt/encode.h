@@ -8,6 +8,7 @@
 
 #include "common/hash.h"
 #include "common/pool.h"
+#include "imagefmt/seal.h"
 
 typedef struct ZSTD_CCtx_s ZSTD_CCtx;
 
@@ -15,12 +16,17 @@ typedef struct ZSTD_CCtx_s ZSTD_CCtx;
 struct encode_slot {
     struct pool_task task;
     ZSTD_CCtx *zstd;
-    uint8_t *content, *stored;
+    uint8_t *content;
+    uint8_t *stored; /* RECORD_HEAD_BYTES lie before it, room for tag and sum behind */
+    struct cipher *cipher;
+    const struct image_key *key; /* NULL: the image is not sealed */
+    uint32_t section;
     size_t room; /* content bytes there is memory for */
     uint64_t index;
     uint32_t content_bytes;
     unsigned level;      /* of a chunk in the tree of content */
-    size_t stored_bytes; /* or zstd's error */
+    size_t stored_bytes; /* of the frame, without a tag; or zstd's error */
+    bool not_sealed;     /* libcrypto failed */
     uint64_t sum;
     uint8_t digest[SHA256_BYTES];
     int (*read)(void *opaque, uint64_t offset, void *data, size_t size); /* NULL: it is there */
@@ -30,8 +36,8 @@ struct encode_slot {
     bool zero; /* it turned out to be */
 };
 
-/* Memory and a compressor of this level for chunks of this size, kept for the next ones; 0 or
- * -ENOMEM. */
+/* Memory and a compressor of this level for chunks of this size, kept for the next ones, and a
+ * cipher if slot->key is set; 0 or -ENOMEM. */
 int encode_prepare(struct encode_slot *slot, uint32_t chunk_bytes, int level);
 void encode_release(struct encode_slot *slot);
 

@@ -21,25 +21,29 @@
 #define RECORD_HEAD_BYTES  20          /* up to the body */
 #define RECORD_SUM_BYTES   8
 #define RECORD_LEAST_BYTES (RECORD_HEAD_BYTES + RECORD_SUM_BYTES)
-#define RECORD_LIMIT_BYTES (LIMIT_SECTION_BYTES + 4 * KIB) /* whole record */
+#define RECORD_LIMIT_BYTES (LIMIT_SECTION_BYTES + 20 * KIB) /* whole record */
 #define RECORD_TAG(a, b, c, d) \
     ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
 
 enum record_tag {
     RECORD_HEADER = RECORD_TAG('H', 'E', 'A', 'D'),
+    RECORD_CRYPT = RECORD_TAG('C', 'R', 'Y', 'P'),
     RECORD_MANIFEST = RECORD_TAG('M', 'A', 'N', 'I'),
     RECORD_STATE = RECORD_TAG('S', 'T', 'A', 'T'),
     RECORD_DATA = RECORD_TAG('D', 'A', 'T', 'A'),
     RECORD_CHUNK = RECORD_TAG('C', 'H', 'N', 'K'),
+    RECORD_SEAL = RECORD_TAG('S', 'E', 'A', 'L'),
     RECORD_PAGE = RECORD_TAG('P', 'A', 'G', 'E'),
     RECORD_END = RECORD_TAG('D', 'E', 'N', 'D'),
     RECORD_INDEX = RECORD_TAG('I', 'N', 'D', 'X'),
     RECORD_ROOT = RECORD_TAG('R', 'O', 'O', 'T'),
     RECORD_FOOTER = RECORD_TAG('F', 'O', 'O', 'T'),
+    RECORD_SIGNATURE = RECORD_TAG('S', 'I', 'G', 'N'),
 };
 
 #define HEADER_MAGIC       "ferryimg" /* 8 bytes, no terminator */
 #define HEADER_MAGIC_BYTES 8
+#define HEADER_SEALED      2u /* flag: the bodies behind CRYP are ciphertext */
 #define CODEC_ZSTD         1
 #define CODEC_SAME         2 /* a chunk with this content was stored before */
 
@@ -50,6 +54,8 @@ enum record_tag {
 #define PAGE_ENTRY_BYTES    UINT64_C(52)
 #define CHUNK_BODY_BYTES    64
 #define FOOTER_BODY_BYTES   68
+#define HEADER_RECORD_BYTES (RECORD_HEAD_BYTES + 16 + RECORD_SUM_BYTES)
+#define CRYPT_RECORD_BYTES  (RECORD_HEAD_BYTES + 64 + RECORD_SUM_BYTES)
 #define FOOTER_RECORD_BYTES (RECORD_HEAD_BYTES + FOOTER_BODY_BYTES + RECORD_SUM_BYTES)
 #define CHUNK_RECORD_BYTES  (RECORD_HEAD_BYTES + CHUNK_BODY_BYTES + RECORD_SUM_BYTES)
 

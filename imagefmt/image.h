@@ -20,6 +20,7 @@
 #define IMAGE_RAM_CHUNK_BYTES  (64 * KIB)
 #define IMAGE_DISK_CHUNK_BYTES (256 * KIB)
 
+struct image_secret;      /* imagefmt/secret.h */
 struct image_environment; /* imagefmt/chain.h: what an image needs to be read; NULL: nothing */
 
 enum image_section_kind {
@@ -34,6 +35,7 @@ struct image_writer;
 struct image_writer_options {
     int level;        /* zstd level IMAGE_LEVEL_MIN..IMAGE_LEVEL_MAX; 0: the default */
     unsigned workers; /* compressing threads; 0: one a CPU */
+    const struct image_secret *secret; /* seal the image with it; NULL: do not */
 };
 
 #define IMAGE_LEVEL_MIN     (-50) /* negative: faster than 1 */
@@ -112,6 +114,7 @@ struct image_summary {
     uint64_t stored_bytes;  /* of stored chunks, as stored */
     uint64_t chunks;
     uint8_t root[SHA256_BYTES];
+    bool sealed;
 };
 
 /*

@@ -9,12 +9,14 @@
 #include <unistd.h>
 
 #define BUFFER_BYTES (256 * KIB)
+/* A chunk may refer back LIMIT_SAME_BYTES from the start of its record, which has been read. */
+#define HISTORY_BYTES (LIMIT_SAME_BYTES + 4 * KIB)
 
 int input_open(struct input *in, int fd, const char *about, struct ferry_error *err)
 {
     *in = (struct input){.fd = fd, .about = about, .record = writer_init(RECORD_LIMIT_BYTES)};
     in->buffer = malloc(BUFFER_BYTES);
-    in->history = malloc(LIMIT_SAME_BYTES); /* costs no memory before it is written */
+    in->history = malloc(HISTORY_BYTES); /* costs no memory before it is written */
     return in->buffer && in->history ? 0 : ferry_fail(err, -ENOMEM, about, "out of memory");
 }
 
@@ -56,8 +58,8 @@ static ssize_t input_some(struct input *in, uint8_t *data, size_t size)
 
 static void remember(struct input *in, const uint8_t *data, size_t size)
 {
-    uint64_t at = in->position % LIMIT_SAME_BYTES;
-    size_t first = LIMIT_SAME_BYTES - at < size ? LIMIT_SAME_BYTES - at : size;
+    uint64_t at = in->position % HISTORY_BYTES;
+    size_t first = HISTORY_BYTES - at < size ? HISTORY_BYTES - at : size;
 
     memcpy(in->history + at, data, first);
     memcpy(in->history, data + first, size - first);
@@ -65,11 +67,11 @@ static void remember(struct input *in, const uint8_t *data, size_t size)
 
 bool input_recall(const struct input *in, uint64_t offset, void *data, size_t size)
 {
-    uint64_t at = offset % LIMIT_SAME_BYTES;
-    size_t first = LIMIT_SAME_BYTES - at < size ? LIMIT_SAME_BYTES - at : size;
+    uint64_t at = offset % HISTORY_BYTES;
+    size_t first = HISTORY_BYTES - at < size ? HISTORY_BYTES - at : size;
 
     if (offset > in->position || in->position - offset < size ||
-        in->position - offset > LIMIT_SAME_BYTES)
+        in->position - offset > HISTORY_BYTES)
         return false;
     memcpy(data, in->history + at, first);
     memcpy((uint8_t *)data + first, in->history, size - first);
@@ -96,17 +98,26 @@ int input_read(struct input *in, void *data, size_t size, struct ferry_error *er
     return 0;
 }
 
-int input_expect_end(struct input *in, struct ferry_error *err)
+int input_at_end(struct input *in, struct ferry_error *err)
 {
-    uint8_t byte;
-    ssize_t got = input_some(in, &byte, 1);
-
+    if (in->start < in->end)
+        return 0;
+    ssize_t got = read_some(in->fd, in->buffer, BUFFER_BYTES);
     if (got < 0)
         return ferry_fail_sys(err, (int)got, in->about, "cannot read the image");
-    if (got)
+    in->start = 0;
+    in->end = (size_t)got;
+    return !got;
+}
+
+int input_expect_end(struct input *in, struct ferry_error *err)
+{
+    int end = input_at_end(in, err);
+
+    if (!end)
         return ferry_refuse(err, -EBADMSG, in->about,
                             "has more bytes behind its end at byte %" PRIu64, in->position);
-    return 0;
+    return end < 0 ? end : 0;
 }
 
 /* The printable name at the end of a damaged record's fixed part, or "". */
@@ -127,6 +138,15 @@ static void describe_damaged(uint32_t tag, struct reader *body, char *text, size
     switch ((enum record_tag)tag) {
     case RECORD_HEADER:
         snprintf(text, size, "the header");
+        return;
+    case RECORD_CRYPT:
+        snprintf(text, size, "what says how the image is sealed");
+        return;
+    case RECORD_SEAL:
+        snprintf(text, size, "a sealed chunk");
+        return;
+    case RECORD_SIGNATURE:
+        snprintf(text, size, "a signature");
         return;
     case RECORD_MANIFEST:
         snprintf(text, size, "the manifest");
@@ -170,6 +190,8 @@ static int refuse_damaged(struct input *in, const struct record *record, const c
     char text[128];
     struct reader body = record->body;
 
+    if (in->seal) /* what the body says of itself is sealed */
+        body = reader_init(NULL, 0);
     describe_damaged(record->tag, &body, text, sizeof(text));
     return ferry_refuse(err, -EBADMSG, in->about, "%s is damaged: %s (at byte %" PRIu64 ")", text,
                         why, record->offset);
@@ -211,6 +233,6 @@ int input_record(struct input *in, struct record *record, struct ferry_error *er
     error = input_read(in, rest, rest_bytes, err);
     if (error)
         return error;
-    const char *wrong = record_check(in->record.data, in->record.size, offset, record);
+    const char *wrong = record_check(in->record.data, in->record.size, offset, in->seal, record);
     return wrong ? refuse_damaged(in, record, wrong, err) : 0;
 }

@@ -18,16 +18,20 @@ struct input {
     uint8_t *buffer;
     size_t start, end; /* of what is read but not handed out */
     struct writer record;
-    uint8_t *history; /* the last LIMIT_SAME_BYTES handed out, in a ring */
+    const struct seal *seal; /* what records are sealed with from here on; NULL: nothing */
+    uint8_t *history; /* the last bytes handed out, in a ring: LIMIT_SAME_BYTES and a record */
 };
 
 int input_open(struct input *in, int fd, const char *about, struct ferry_error *err);
 void input_close(struct input *in); /* not the fd */
 /* Exactly size bytes; an image that ends before is refused. */
 int input_read(struct input *in, void *data, size_t size, struct ferry_error *err);
-/* Bytes that were handed out before, of the last LIMIT_SAME_BYTES; false: they are not among them.
+/* Bytes that were handed out before, of the last LIMIT_SAME_BYTES and a record; false: they are not
+ * among them.
  */
 bool input_recall(const struct input *in, uint64_t offset, void *data, size_t size);
+/* Whether nothing follows: 1 or 0, or a negative errno. */
+int input_at_end(struct input *in, struct ferry_error *err);
 /* Refuses anything that follows. */
 int input_expect_end(struct input *in, struct ferry_error *err);
 /*

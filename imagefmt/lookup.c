@@ -9,11 +9,10 @@
 #include <string.h>
 
 #include "imagefmt/access.h"
+#include "imagefmt/chunk.h"
 #include "imagefmt/content.h"
 
-#define INDEX_RECORD_BYTES                                       \
-    (RECORD_HEAD_BYTES + 4 + INDEX_ENTRIES * INDEX_ENTRY_BYTES + \
-     RECORD_SUM_BYTES) /* of all but the last */
+#define INDEX_BODY_BYTES (4 + INDEX_ENTRIES * INDEX_ENTRY_BYTES) /* of all records but the last */
 
 static uint64_t pages_of(const struct image_section *section)
 {
@@ -60,8 +59,9 @@ static int load_index(struct image *image, struct index_record *record, uint64_t
     struct reader body;
 
     record->used = 0;
-    int error = image_record(image, image->index_offset + number * INDEX_RECORD_BYTES,
-                             image->root_offset, RECORD_INDEX, "the index", &body, err);
+    int error = image_record(
+        image, image->index_offset + number * image_record_bytes(image, INDEX_BODY_BYTES),
+        image->root_offset, RECORD_INDEX, "the index", &body, err);
     if (error)
         return error;
     if (reader_u32(&body) != count || reader_left(&body) != count * INDEX_ENTRY_BYTES)
@@ -120,6 +120,8 @@ static const char *wrong_with_entry(const struct image *image, const struct page
     const struct table_entry *entry = &image->table.entries[place->section];
     uint32_t size = section_chunk_bytes(&entry->section, chunk->index);
     uint64_t end = chunk->offset >= *next ? place->offset : *next;
+    uint64_t whole =
+        chunk_record_bytes(image->seal) + chunk_stored_bytes(image->seal, chunk->stored_bytes);
 
     if (!size)
         return "a chunk lies behind the end of its section";
@@ -128,11 +130,11 @@ static const char *wrong_with_entry(const struct image *image, const struct page
     if (!chunk->stored_bytes || chunk->stored_bytes > STORED_LIMIT(size))
         return "a chunk has an impossible size";
     if (chunk->offset <= image->table.manifest_offset || chunk->offset >= end ||
-        end - chunk->offset < CHUNK_RECORD_BYTES + chunk->stored_bytes)
+        end - chunk->offset < whole)
         return "its chunks overlap or lie outside the image's";
     chunk->same = chunk->offset < *next;
     if (!chunk->same)
-        *next = chunk->offset + CHUNK_RECORD_BYTES + chunk->stored_bytes;
+        *next = chunk->offset + whole;
     return NULL;
 }
 
@@ -144,7 +146,7 @@ static int find_start(struct image *image, uint64_t number, const struct page_pl
     struct page_place before = {.offset = entry->offset};
 
     int error = number > entry->first_page ? find_place(image, number - 1, &before, err) : 0;
-    *start = before.offset + RECORD_HEAD_BYTES + RECORD_SUM_BYTES;
+    *start = before.offset + RECORD_LEAST_BYTES;
     return error;
 }
 

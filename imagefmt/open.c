@@ -15,7 +15,6 @@
 #include "imagefmt/access.h"
 #include "imagefmt/record.h"
 
-#define HEADER_RECORD_BYTES  (RECORD_HEAD_BYTES + 16 + RECORD_SUM_BYTES)
 #define TABLE_SECTIONS_LIMIT (LIMIT_SECTIONS + LIMIT_DISKS + LIMIT_FILES + 1)
 
 int image_refuse(const struct image *image, const char *what, const char *why,
@@ -75,7 +74,8 @@ int image_record(struct image *image, uint64_t offset, uint64_t end, enum record
     if (error)
         return error;
     struct record record;
-    const char *wrong = record_check(image->record.data, image->record.size, offset, &record);
+    const char *wrong =
+        record_check(image->record.data, image->record.size, offset, image->seal, &record);
     if (wrong)
         return image_refuse(image, what, wrong, err);
     if (record.tag != tag)
@@ -84,7 +84,31 @@ int image_record(struct image *image, uint64_t offset, uint64_t end, enum record
     return 0;
 }
 
-static int check_header(struct image *image, struct ferry_error *err)
+uint64_t image_record_bytes(const struct image *image, uint64_t body_bytes)
+{
+    return RECORD_LEAST_BYTES + body_bytes + (image->seal ? SEAL_TAG_BYTES : 0);
+}
+
+/* CRYP: from here on records are opened with the image's own keys. */
+static int unlock(struct image *image, uint32_t flags, const struct image_environment *env,
+                  struct ferry_error *err)
+{
+    struct seal_params params;
+    struct reader body;
+
+    int error = image_record(image, HEADER_RECORD_BYTES, image->summary.bytes, RECORD_CRYPT,
+                             "the record of its sealing", &body, err);
+    if (error)
+        return error;
+    const char *wrong = seal_params_read(&body, &params);
+    if (wrong)
+        return image_refuse(image, "the record of its sealing", wrong, err);
+    image->summary.sealed = true;
+    return seal_unlock(&params, flags, image->about, env, &image->seal, err);
+}
+
+static int check_header(struct image *image, const struct image_environment *env,
+                        struct ferry_error *err)
 {
     struct reader body;
     uint8_t magic[HEADER_MAGIC_BYTES];
@@ -104,18 +128,21 @@ static int check_header(struct image *image, struct ferry_error *err)
         return ferry_refuse(err, -ENOTSUP, image->about,
                             "version %" PRIu32 " is newer than this ferry (reads up to %u)",
                             version, IMAGE_VERSION);
-    if (!version || flags || reader_left(&body))
+    if (!version || flags & ~HEADER_SEALED || reader_left(&body))
         return image_refuse(image, "the header", "no such version or features", err);
     image->summary.version = version;
-    return 0;
+    return flags & HEADER_SEALED ? unlock(image, flags, env, err) : 0;
 }
 
 /* Footer: where the table is.  All of it is compared once the table is known. */
 static int find_root(struct image *image, struct ferry_error *err)
 {
     struct reader body;
-    uint64_t footer = image->summary.bytes - FOOTER_RECORD_BYTES;
+    uint64_t footer_bytes = image_record_bytes(image, FOOTER_BODY_BYTES);
 
+    if (image->summary.bytes < footer_bytes)
+        return ferry_refuse(err, -EBADMSG, image->about, "is too short for a ferry image");
+    uint64_t footer = image->footer_offset = image->summary.bytes - footer_bytes;
     int error = image_record(image, footer, image->summary.bytes, RECORD_FOOTER,
                              "the footer (the image may be incomplete)", &body, err);
     if (error)
@@ -178,7 +205,7 @@ static int read_table(struct image *image, struct ferry_error *err)
     struct table *table = &image->table;
     struct reader body;
     uint8_t root[SHA256_BYTES];
-    uint64_t footer = image->summary.bytes - FOOTER_RECORD_BYTES;
+    uint64_t footer = image->footer_offset;
 
     int error = image_record(image, image->root_offset, footer, RECORD_ROOT, "the section table",
                              &body, err);
@@ -190,7 +217,8 @@ static int read_table(struct image *image, struct ferry_error *err)
     table->manifest_size = reader_u64(&body);
     reader_copy(&body, table->manifest_digest, SHA256_BYTES);
     uint32_t count = reader_u32(&body);
-    if (table->manifest_offset != HEADER_RECORD_BYTES || count > TABLE_SECTIONS_LIMIT)
+    uint64_t manifest_offset = HEADER_RECORD_BYTES + (image->seal ? CRYPT_RECORD_BYTES : 0);
+    if (table->manifest_offset != manifest_offset || count > TABLE_SECTIONS_LIMIT)
         return table_damaged(image, "it begins with impossible numbers", err);
     while (!error && count--)
         error = add_section(image, &body, err);
@@ -210,9 +238,9 @@ static int read_table(struct image *image, struct ferry_error *err)
 static int check_footer(struct image *image, struct ferry_error *err)
 {
     CLEANUP(writer_free) struct writer want = writer_init(RECORD_LIMIT_BYTES);
-    uint64_t footer = image->summary.bytes - FOOTER_RECORD_BYTES, pages = image->table.pages;
+    uint64_t footer = image->footer_offset, pages = image->table.pages;
     uint64_t records = pages / INDEX_ENTRIES + !!(pages % INDEX_ENTRIES);
-    uint64_t index_bytes = records * (RECORD_LEAST_BYTES + 4) + pages * INDEX_ENTRY_BYTES;
+    uint64_t index_bytes = records * image_record_bytes(image, 4) + pages * INDEX_ENTRY_BYTES;
     struct reader body;
 
     if (image->root_offset - image->index_offset != index_bytes)
@@ -260,7 +288,6 @@ int image_open(int fd, const char *about, const struct image_environment *env, s
 {
     off_t bytes = lseek(fd, 0, SEEK_END);
 
-    (void)env;
     if (bytes < 0)
         return ferry_fail_sys(err, -errno, about, "cannot seek in the image");
     CLEANUP(image_cleanup) struct image *image = calloc(1, sizeof(*image));
@@ -271,7 +298,7 @@ int image_open(int fd, const char *about, const struct image_environment *env, s
     image->about = about;
     image->record = writer_init(RECORD_LIMIT_BYTES);
     image->summary.bytes = (uint64_t)bytes;
-    int error = check_header(image, err);
+    int error = check_header(image, env, err);
     if (!error)
         error = find_root(image, err);
     if (!error)
@@ -297,6 +324,7 @@ void image_close(struct image *image)
         free(image->chunks[i].content);
     decode_release(&image->slot);
     writer_free(&image->record);
+    seal_free(image->seal);
     table_free(&image->table);
     free(image->manifest);
     free(image->own_about);

@@ -3,7 +3,8 @@
  * sums the image up (pages, index, section table, footer) is made anew from what was met and must
  * equal the file's bytes.
  *
- *     HEADER MANIFEST (STATE | DATA (CHUNK | PAGE)* END)* INDEX* ROOT FOOTER, and nothing more
+ *     HEADER CRYPT? MANIFEST (STATE | DATA (CHUNK | PAGE)* END)* INDEX* ROOT FOOTER, and nothing
+ * more
  */
 #include "imagefmt/image.h"
 
@@ -22,6 +23,7 @@
 
 enum phase {
     IN_HEADER = 1,
+    IN_CRYPT = 128,
     IN_MANIFEST = 2,
     IN_SECTIONS = 4,
     IN_DATA = 8,
@@ -37,6 +39,9 @@ struct image_reader {
     void *opaque;
     enum phase phase;
     struct table table;
+    const struct image_environment *env;
+    struct seal *seal; /* NULL: the image is not sealed */
+    uint32_t flags;
     struct content_tree tree; /* of the open section */
     struct writer page;       /* entries that the next page must have */
     uint64_t next_index;
@@ -125,11 +130,28 @@ static int on_header(struct image_reader *r, struct record *record, struct ferry
                             version, IMAGE_VERSION);
     if (!version || reader_left(body))
         return refuse(r, "the header", "no such version", err);
-    if (flags)
+    if (flags & ~HEADER_SEALED)
         return ferry_refuse(err, -ENOTSUP, r->in.about,
                             "needs features that this ferry does not have (flags 0x%" PRIx32 ")",
                             flags);
     r->summary.version = version;
+    r->flags = flags;
+    r->phase = flags & HEADER_SEALED ? IN_CRYPT : IN_MANIFEST;
+    return 0;
+}
+
+static int on_crypt(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    struct seal_params params;
+
+    const char *wrong = seal_params_read(&record->body, &params);
+    if (wrong)
+        return refuse(r, "the record of its sealing", wrong, err);
+    int error = seal_unlock(&params, r->flags, r->in.about, r->env, &r->seal, err);
+    if (error)
+        return error;
+    r->in.seal = r->seal;
+    r->summary.sealed = true;
     r->phase = IN_MANIFEST;
     return 0;
 }
@@ -288,18 +310,23 @@ static int earlier_damage(struct image_reader *r, int error, struct ferry_error 
 static const char *recall_chunk(struct image_reader *r, const struct chunk_head *head,
                                 struct decode_slot *slot)
 {
-    uint8_t record[CHUNK_RECORD_BYTES];
+    uint8_t record[CHUNK_RECORD_MOST_BYTES];
+    size_t record_bytes = chunk_record_bytes(r->seal);
     struct chunk_head equal;
 
-    if (!input_recall(&r->in, head->sum, record, sizeof(record)))
+    if (!input_recall(&r->in, head->sum, record, record_bytes))
         return "it refers to a chunk out of reach";
-    if (chunk_record_read(record, head->sum, &equal) || equal.codec != CODEC_ZSTD ||
+    if (chunk_record_read(record, head->sum, r->seal, &equal) || equal.codec != CODEC_ZSTD ||
         equal.content_bytes != head->content_bytes || equal.stored_bytes != head->stored_bytes ||
         memcmp(equal.digest, head->digest, SHA256_BYTES))
         return "it refers to what is no equal chunk";
-    if (!input_recall(&r->in, head->sum + sizeof(record), slot->stored, head->stored_bytes))
+    if (!input_recall(&r->in, head->sum + record_bytes, slot->stored,
+                      chunk_stored_bytes(r->seal, head->stored_bytes)))
         return "it refers to a chunk out of reach";
     slot->sum = equal.sum;
+    slot->seal_section = equal.section;
+    slot->seal_index = equal.index;
+    slot->seal_offset = head->sum + record_bytes;
     return NULL;
 }
 
@@ -311,12 +338,17 @@ static int take_stored(struct image_reader *r, const struct chunk_head *head,
     slot->content_bytes = head->content_bytes;
     slot->stored_bytes = head->stored_bytes;
     slot->sum = head->sum;
+    slot->key = r->seal ? &r->seal->key : NULL;
+    slot->seal_section = head->section;
+    slot->seal_index = head->index;
+    slot->seal_offset = r->in.position;
     memcpy(slot->digest, head->digest, SHA256_BYTES);
     if (head->codec == CODEC_SAME) {
         const char *wrong = recall_chunk(r, head, slot);
         return wrong ? refuse_chunk(r, head->index, wrong, err) : 0;
     }
-    int error = input_read(&r->in, slot->stored, slot->stored_bytes, err);
+    int error =
+        input_read(&r->in, slot->stored, chunk_stored_bytes(r->seal, slot->stored_bytes), err);
     return error ? earlier_damage(r, error, err) : 0;
 }
 
@@ -453,6 +485,7 @@ static const struct rule {
     int (*take)(struct image_reader *r, struct record *record, struct ferry_error *err);
 } rules[] = {
     {RECORD_HEADER, IN_HEADER, on_header},
+    {RECORD_CRYPT, IN_CRYPT, on_crypt},
     {RECORD_MANIFEST, IN_MANIFEST, on_manifest},
     {RECORD_STATE, IN_SECTIONS, on_state},
     {RECORD_DATA, IN_SECTIONS, on_data},
@@ -513,6 +546,7 @@ static void reader_close(struct image_reader *r)
     decode_close(&r->decode);
     input_close(&r->in);
     table_free(&r->table);
+    seal_free(r->seal);
     sha256_free(r->index_met);
     sha256_free(r->index_read);
     writer_free(&r->page);
@@ -525,9 +559,8 @@ int image_read(int fd, const char *about, const struct image_environment *env, u
 {
     static const struct image_visitor nobody;
     CLEANUP(reader_close)
-    struct image_reader r = {.visitor = visitor ? visitor : &nobody, .opaque = opaque};
+    struct image_reader r = {.visitor = visitor ? visitor : &nobody, .env = env, .opaque = opaque};
 
-    (void)env;
     int error = reader_open(&r, fd, about, workers, err);
     if (!error)
         error = read_image(&r, err);

@@ -43,6 +43,7 @@ struct image_writer {
     unsigned oldest, busy;
     struct table table;
     struct same_table *same;
+    struct seal *seal;    /* NULL: the image is not sealed */
     struct writer record; /* the record being made */
     struct writer page;   /* entries of the page being filled */
     struct writer index;  /* entries of the index so far */
@@ -89,10 +90,10 @@ static struct writer *begin(struct image_writer *w, enum record_tag tag)
 }
 
 /* End the record and write it with the size bytes behind it. */
-static int record_write(struct image_writer *w, uint8_t *behind, size_t size,
-                        struct ferry_error *err)
+static int write_with(struct image_writer *w, const struct seal *seal, uint8_t *behind, size_t size,
+                      struct ferry_error *err)
 {
-    record_end(&w->record);
+    record_end(&w->record, seal);
     if (w->record.error)
         return no_memory(w, err);
     struct iovec iov[] = {{w->record.data, w->record.size}, {behind, size}};
@@ -103,14 +104,35 @@ static int record_write(struct image_writer *w, uint8_t *behind, size_t size,
     return 0;
 }
 
-static int write_header(struct image_writer *w, struct ferry_error *err)
+static int record_write(struct image_writer *w, uint8_t *behind, size_t size,
+                        struct ferry_error *err)
 {
+    return write_with(w, w->seal, behind, size, err);
+}
+
+static int write_crypt(struct image_writer *w, const struct image_secret *secret, uint32_t flags,
+                       struct ferry_error *err)
+{
+    struct seal_params params;
+
+    int error = seal_make(secret, flags, &params, &w->seal, err);
+    if (error)
+        return broken(w, error);
+    seal_params_write(begin(w, RECORD_CRYPT), &params);
+    return write_with(w, NULL, NULL, 0, err);
+}
+
+static int write_header(struct image_writer *w, const struct image_secret *secret,
+                        struct ferry_error *err)
+{
+    uint32_t flags = secret ? HEADER_SEALED : 0;
     struct writer *body = begin(w, RECORD_HEADER);
 
     writer_copy(body, HEADER_MAGIC, HEADER_MAGIC_BYTES);
     writer_u32(body, IMAGE_VERSION);
-    writer_u32(body, 0);
-    return record_write(w, NULL, 0, err);
+    writer_u32(body, flags);
+    int error = record_write(w, NULL, 0, err);
+    return error || !secret ? error : write_crypt(w, secret, flags, err);
 }
 
 static int write_manifest(struct image_writer *w, const char *manifest, size_t size,
@@ -140,7 +162,7 @@ static int writer_start(struct image_writer *w, const struct image_writer_option
     w->same = same_new();
     if (!w->slots || !w->same)
         return no_memory(w, err);
-    error = write_header(w, err);
+    error = write_header(w, options ? options->secret : NULL, err);
     return error ? error : write_manifest(w, manifest, manifest_size, err);
 }
 
@@ -307,7 +329,13 @@ static int write_stored(struct image_writer *w, struct encode_slot *slot, struct
                                 .stored_bytes = head.stored_bytes};
 
     chunk_head_write(begin(w, RECORD_CHUNK), &head);
-    int error = record_write(w, slot->stored, slot->stored_bytes, err);
+    uint8_t *behind = slot->stored;
+    if (w->seal) {
+        behind -= RECORD_HEAD_BYTES;
+        uint64_t offset = w->offset + chunk_record_bytes(true);
+        record_wrap(behind, slot->stored_bytes + SEAL_TAG_BYTES, RECORD_SEAL, offset);
+    }
+    int error = record_write(w, behind, chunk_stored_bytes(w->seal, head.stored_bytes), err);
     if (error)
         return error;
     memcpy(stored.digest, slot->digest, SHA256_BYTES);
@@ -348,6 +376,8 @@ static int write_oldest(struct image_writer *w, struct ferry_error *err)
     if (ZSTD_isError(slot->stored_bytes))
         return broken(w, ferry_fail(err, -EIO, NULL, "cannot compress: %s",
                                     ZSTD_getErrorName(slot->stored_bytes)));
+    if (slot->not_sealed)
+        return broken(w, ferry_fail(err, -EIO, NULL, "cannot seal: libcrypto failed"));
     const struct same_chunk *same =
         same_find(w->same, slot->digest, slot->content_bytes, w->offset);
     int error = same ? write_same(w, slot, same, err) : write_stored(w, slot, err);
@@ -390,6 +420,9 @@ static int take_slot(struct image_writer *w, uint64_t index, uint32_t size,
     if (error)
         return error;
     struct encode_slot *slot = &w->slots[(w->oldest + w->busy) % w->slots_used];
+    slot->key = w->seal ? &w->seal->key : NULL;
+    slot->section = w->table.count - 1;
+    slot->not_sealed = false;
     if (encode_prepare(slot, section->chunk_bytes, w->level))
         return no_memory(w, err);
     slot->index = index;
@@ -494,8 +527,9 @@ int image_writer_finish(struct image_writer *w, uint8_t root[SHA256_BYTES], stru
     error = record_write(w, NULL, 0, err);
     if (error)
         return error;
-    table_footer_body(&w->table, index_offset, root_offset, w->offset + FOOTER_RECORD_BYTES,
-                      identity, begin(w, RECORD_FOOTER));
+    uint64_t footer_end = w->offset + FOOTER_RECORD_BYTES + (w->seal ? SEAL_TAG_BYTES : 0);
+    table_footer_body(&w->table, index_offset, root_offset, footer_end, identity,
+                      begin(w, RECORD_FOOTER));
     error = record_write(w, NULL, 0, err);
     w->broken = true; /* nothing may follow */
     if (root)
@@ -522,6 +556,7 @@ void image_writer_destroy(struct image_writer *w)
         encode_release(&w->slots[i]);
     free(w->slots);
     same_free(w->same);
+    seal_free(w->seal);
     table_free(&w->table);
     writer_free(&w->record);
     writer_free(&w->page);

@@ -247,7 +247,7 @@ int sample_compare(const struct sample *sample, int fd, unsigned workers,
     };
     struct compare c = {.sample = sample};
 
-    int error = image_read(fd, "sample", NULL, workers, &visitor, &c, summary, err);
+    int error = image_read(fd, "sample", sample->env, workers, &visitor, &c, summary, err);
     if (!error && (c.next != sample->count || c.open || !c.manifest_seen))
         return differs(err, "number of sections");
     return error;
@@ -264,11 +264,17 @@ int sample_fd(const uint8_t *data, size_t size)
     return fd;
 }
 
-int sample_read_bytes(const uint8_t *data, size_t size, struct ferry_error *err)
+int sample_read_with(const uint8_t *data, size_t size, const struct image_environment *env,
+                     struct ferry_error *err)
 {
     CLEANUP_FD int fd = sample_fd(data, size);
 
-    return image_read(fd, "sample", NULL, 1, NULL, NULL, NULL, err);
+    return image_read(fd, "sample", env, 1, NULL, NULL, NULL, err);
+}
+
+int sample_read_bytes(const uint8_t *data, size_t size, struct ferry_error *err)
+{
+    return sample_read_with(data, size, NULL, err);
 }
 
 static int access_data(struct image *image, uint32_t number, const struct sample_section *want,
@@ -314,7 +320,7 @@ int sample_access(const struct sample *sample, int fd, struct ferry_error *err)
     CLEANUP(image_cleanup) struct image *image = NULL;
     size_t size;
 
-    int error = image_open(fd, "sample", NULL, &image, err);
+    int error = image_open(fd, "sample", sample->env, &image, err);
     if (error)
         return error;
     const char *manifest = image_manifest(image, &size);
@@ -339,12 +345,18 @@ static int look(void *opaque, const struct image_section *section, uint64_t offs
 
 int sample_access_bytes(const uint8_t *data, size_t size, struct ferry_error *err)
 {
+    return sample_access_with(data, size, NULL, err);
+}
+
+int sample_access_with(const uint8_t *data, size_t size, const struct image_environment *env,
+                       struct ferry_error *err)
+{
     CLEANUP_FD int fd = sample_fd(data, size);
     CLEANUP(image_cleanup) struct image *image = NULL;
     uint8_t some[5000];
     uint64_t sum = 0;
 
-    int error = image_open(fd, "sample", NULL, &image, err);
+    int error = image_open(fd, "sample", env, &image, err);
     for (uint32_t i = 0; !error && i < image_sections(image); i++) {
         const struct image_section *section = image_section(image, i);
         CLEANUP_FREE uint8_t *state = NULL;

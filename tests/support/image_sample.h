@@ -19,6 +19,7 @@ struct sample_section {
 };
 
 struct sample {
+    const struct image_environment *env; /* for reading it; NULL: none */
     char manifest[256];
     unsigned count;
     struct sample_section sections[SAMPLE_SECTIONS];
@@ -47,6 +48,11 @@ int sample_compare(const struct sample *sample, int fd, unsigned workers,
                    struct image_summary *summary, struct ferry_error *err);
 /* image_read of bytes at hand, through a memfd, without a visitor. */
 int sample_read_bytes(const uint8_t *data, size_t size, struct ferry_error *err);
+/* The same of a sealed image. */
+int sample_read_with(const uint8_t *data, size_t size, const struct image_environment *env,
+                     struct ferry_error *err);
+int sample_access_with(const uint8_t *data, size_t size, const struct image_environment *env,
+                       struct ferry_error *err);
 /* Read fd at random, all of it, and compare: 0, the reader's error, or -EILSEQ. */
 int sample_access(const struct sample *sample, int fd, struct ferry_error *err);
 /* All that random access can reach in bytes at hand, without comparing. */
