@@ -18,11 +18,13 @@ $(O)/fuzz_%: $(O)/obj/tests/fuzz/fuzz_%.o $(HELP_OBJS) $(O)/libferry.a
 	$(call quiet,LD,$@)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS) -lcmocka
 
 # New inputs are kept in build/fuzz-corpus; what is worth keeping goes to tests/fuzz/corpus by hand.
+# tests/fuzz/X.dict, if it is there, has the words of the format.
 fuzz-%:
 	@$(MAKE) --no-print-directory O=$(O)/fuzz CC=clang SAN=address,undefined,fuzzer-no-link \
 		$(O)/fuzz/fuzz_$*
 	@mkdir -p $(O)/fuzz-corpus/$*
 	$(O)/fuzz/fuzz_$* -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=1024 -max_len=65536 \
-		-print_final_stats=1 $(O)/fuzz-corpus/$* tests/fuzz/corpus/$*
+		-print_final_stats=1 $(patsubst %,-dict=%,$(wildcard tests/fuzz/$*.dict)) \
+		$(O)/fuzz-corpus/$* tests/fuzz/corpus/$*
 
 -include $(patsubst %.o,%.d,$(FUZZ_OBJS))
