@@ -33,7 +33,7 @@ struct qcow2 {
     struct codec *codec;
     uint32_t cluster_bytes, table_entries; /* entries: of one L2 table */
     bool extended;
-    uint64_t *l1, l1_count; /* as in the file but for the byte order */
+    uint64_t *l1, l1_count; /* as in the file but for the byte order; 0: no table */
     pthread_mutex_t lock;   /* of all below */
     struct cached_table *cache;
     unsigned cache_count;
@@ -194,7 +194,7 @@ static int map(struct qcow2 *q, uint64_t offset, struct mapping *m, struct ferry
     uint64_t entry = q->l1[offset / q->cluster_bytes / q->table_entries];
     const uint64_t *entries = NULL;
 
-    if (!(entry & QCOW2_OFFSET_MASK) && !(entry & ~QCOW2_COPIED)) {
+    if (!entry) {
         map_nothing(q, offset, m);
         return 0;
     }
@@ -337,8 +337,10 @@ static int load_l1(struct qcow2 *q, struct ferry_error *err)
         return ferry_fail(err, -ENOMEM, q->source->about, "out of memory");
     int error =
         q->source->pread(q->source, q->header.l1_offset, q->l1, q->l1_count * sizeof(*q->l1), err);
-    for (uint64_t i = 0; !error && i < q->l1_count; i++)
-        q->l1[i] = be64toh(q->l1[i]);
+    for (uint64_t i = 0; !error && i < q->l1_count; i++) {
+        uint64_t entry = be64toh(q->l1[i]);
+        q->l1[i] = entry == QCOW2_COPIED ? 0 : entry; /* a flag of nothing */
+    }
     return error;
 }
 

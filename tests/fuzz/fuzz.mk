@@ -24,7 +24,8 @@ fuzz-%:
 		$(O)/fuzz/fuzz_$*
 	@mkdir -p $(O)/fuzz-corpus/$*
 	$(O)/fuzz/fuzz_$* -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=1024 -max_len=65536 \
-		-print_final_stats=1 $(patsubst %,-dict=%,$(wildcard tests/fuzz/$*.dict)) \
+		-print_final_stats=1 -artifact_prefix=$(O)/fuzz-corpus/ \
+		$(patsubst %,-dict=%,$(wildcard tests/fuzz/$*.dict)) \
 		$(O)/fuzz-corpus/$* tests/fuzz/corpus/$*
 
 -include $(patsubst %.o,%.d,$(FUZZ_OBJS))

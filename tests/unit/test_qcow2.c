@@ -169,7 +169,8 @@ static void test_table_entries(void **state)
         {L1_AT, 8, l2 | 1, "reserved bits of an L1"},
         {L1_AT, 8, l2 | UINT64_C(1) << 56, "reserved bits of an L1"},
         {L1_AT, 8, UINT64_C(1) << 40, "is cut short"},
-        {L1_AT, 8, 0, NULL}, /* nothing there: zeroes */
+        {L1_AT, 8, copied, NULL}, /* a flag of no table */
+        {L1_AT, 8, 0, NULL},      /* nothing there: zeroes */
         {l2, 8, 0, NULL},
         {l2, 8, 1, NULL}, /* zero */
         {l2, 8, 3, "reserved bits of an L2"},
