@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "snapshot/image_disk.h"
 
 void disks_close(struct block *blocks[LIMIT_DISKS])
 {
@@ -16,16 +17,46 @@ void disks_close(struct block *blocks[LIMIT_DISKS])
     }
 }
 
-static int parse_suffix(const char *part, struct disk_config *disk, struct ferry_error *err)
+/* One --disk as it was given. */
+struct disk_option {
+    char path[LIMIT_PATH_BYTES];
+    char section[LIMIT_NAME_BYTES + 1]; /* empty: not given */
+    bool is_image;
+};
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t size = strlen(text), tail = strlen(end);
+
+    return size > tail && !strcmp(text + size - tail, end);
+}
+
+static int parse_format(const char *format, struct disk_option *option, struct ferry_error *err)
+{
+    option->is_image = !strcmp(format, "ferry");
+    if (option->is_image || !strcmp(format, "raw"))
+        return 0;
+    return ferry_usage(err, "--disk", "format '%.40s' is not raw or ferry; see ferry convert",
+                       format);
+}
+
+static int parse_suffix(const char *part, struct disk_config *disk, struct disk_option *option,
+                        struct ferry_error *err)
 {
     if (!strcmp(part, "readonly")) {
         disk->readonly = true;
         return 0;
     }
+    if (!strncmp(part, "format=", 7))
+        return parse_format(part + 7, option, err);
+    if (!strncmp(part, "section=", 8) && strlen(part + 8) <= LIMIT_NAME_BYTES) {
+        snprintf(option->section, sizeof(option->section), "%s", part + 8);
+        return 0;
+    }
     if (strncmp(part, "serial=", 7))
         return ferry_usage(err, "--disk",
-                           "'%.60s' is not readonly or serial=S (a comma in a file name is "
-                           "written ',,')",
+                           "'%.60s' is not readonly, serial=S, format=F or section=S (a comma in a "
+                           "file name is written ',,')",
                            part);
     if (strlen(part + 7) > LIMIT_DISK_SERIAL_BYTES)
         return ferry_usage(err, "--disk", "the serial '%.40s' has more than %d characters",
@@ -34,37 +65,74 @@ static int parse_suffix(const char *part, struct disk_config *disk, struct ferry
     return 0;
 }
 
-int disk_option_parse(const char *option, unsigned index, struct disk_config *disk,
-                      char path[LIMIT_PATH_BYTES], struct ferry_error *err)
+static int parse_option(const char *text, struct disk_config *disk, struct disk_option *option,
+                        struct ferry_error *err)
 {
     char part[LIMIT_PATH_BYTES];
     int more;
 
-    snprintf(disk->device, sizeof(disk->device), "vd%c", 'a' + (int)index);
-    if (options_next_part(&option, path, LIMIT_PATH_BYTES) < 0)
+    if (options_next_part(&text, option->path, sizeof(option->path)) < 0)
         return ferry_usage(err, "--disk", "the file name is too long");
-    while ((more = options_next_part(&option, part, sizeof(part))) > 0) {
-        int error = parse_suffix(part, disk, err);
+    option->is_image = ends_with(option->path, ".ferry");
+    while ((more = options_next_part(&text, part, sizeof(part))) > 0) {
+        int error = parse_suffix(part, disk, option, err);
         if (error)
             return error;
     }
-    if (more < 0 || !*path)
+    if (more < 0 || !*option->path)
         return ferry_usage(err, "--disk", "a file name is missing or too long");
+    if (*option->section && !option->is_image)
+        return ferry_usage(err, "--disk", "section= is for images");
     return 0;
 }
 
-static int open_disk(const char *option, unsigned index, bool to_read, struct disk_config *disk,
-                     struct block **block, struct ferry_error *err)
+int disk_open_image(const char *image, const char *section, bool readonly,
+                    const struct disk_opening *opening, struct block **block,
+                    struct ferry_error *err)
 {
-    char path[LIMIT_PATH_BYTES];
+    char overlay[LIMIT_PATH_BYTES];
+    CLEANUP_FREE char *full = realpath(image, NULL);
+    int length;
 
-    int error = disk_option_parse(option, index, disk, path, err);
+    if (!full)
+        return ferry_fail_sys(err, -errno, image, "cannot open the image");
+    const char *name = strrchr(full, '/') + 1, *dir = opening->overlay_dir;
+    if (opening->temporary) /* a folder */
+        length = dir ? snprintf(overlay, sizeof(overlay), "%s", dir)
+                     : snprintf(overlay, sizeof(overlay), "%.*s", (int)(name - full), full);
+    else if (dir)
+        length = snprintf(overlay, sizeof(overlay), "%s/%s.%s.overlay", dir, name, section);
+    else
+        length = snprintf(overlay, sizeof(overlay), "%s.%s.overlay", full, section);
+    if (length < 0 || (size_t)length >= sizeof(overlay))
+        return ferry_usage(err, "--disk", "the file name is too long");
+    const struct image_disk_options options = {
+        .image = full,
+        .section = section,
+        .overlay = overlay,
+        .readonly = readonly || opening->to_read,
+        .temporary = opening->temporary,
+        .env = opening->env,
+    };
+    return image_disk_open(&options, block, err);
+}
+
+static int open_disk(const char *text, unsigned index, const struct disk_opening *opening,
+                     struct disk_config *disk, struct block **block, struct ferry_error *err)
+{
+    struct disk_option option = {0};
+
+    snprintf(disk->device, sizeof(disk->device), "vd%c", 'a' + (int)index);
+    int error = parse_option(text, disk, &option, err);
     if (error)
         return error;
-    CLEANUP_FREE char *full = realpath(path, NULL);
+    CLEANUP_FREE char *full = realpath(option.path, NULL);
     if (!full)
-        return ferry_fail_sys(err, -errno, path, "cannot open the disk");
-    error = raw_file_open(full, disk->readonly || to_read, 0, false, block, err);
+        return ferry_fail_sys(err, -errno, option.path, "cannot open the disk");
+    error = option.is_image
+                ? disk_open_image(full, *option.section ? option.section : "vda", disk->readonly,
+                                  opening, block, err)
+                : raw_file_open(full, disk->readonly || opening->to_read, 0, false, block, err);
     if (error)
         return error;
     const char *name = strrchr(full, '/') + 1;
@@ -72,35 +140,26 @@ static int open_disk(const char *option, unsigned index, bool to_read, struct di
     if (strlen(name) >= sizeof(disk->file_name))
         return ferry_usage(err, "--disk", "the file name is too long");
     snprintf(disk->file_name, sizeof(disk->file_name), "%s", name);
-    return to_read ? (*block)->ops->activate(*block, err) : 0;
+    return opening->to_read ? (*block)->ops->activate(*block, err) : 0;
 }
 
-static int open_all(const struct option_strings *options, bool to_read,
-                    struct machine_config *config, struct block *blocks[LIMIT_DISKS],
-                    struct ferry_error *err)
+int disks_from_options(const struct option_strings *options, const struct disk_opening *opening,
+                       struct machine_config *config, struct block *blocks[LIMIT_DISKS],
+                       struct ferry_error *err)
 {
+    uint32_t have = config->disk_count;
     int error = 0;
 
-    if (options->count > LIMIT_DISKS)
-        return ferry_usage(err, "--disk", "a machine has %d disks at most", LIMIT_DISKS);
-    for (unsigned i = 0; i < options->count && !error; i++)
-        error = open_disk(options->items[i], i, to_read, &config->disks[i], &blocks[i], err);
+    if (options->count > LIMIT_DISKS - have)
+        error = ferry_usage(err, "--disk", "a machine has %d disks at most", LIMIT_DISKS);
+    for (unsigned i = 0; !error && i < options->count; i++)
+        error = open_disk(options->items[i], have + i, opening, &config->disks[have + i],
+                          &blocks[have + i], err);
     if (error)
         disks_close(blocks);
-    config->disk_count = (uint32_t)options->count;
+    else
+        config->disk_count = have + (uint32_t)options->count;
     return error;
-}
-
-int disks_from_options(const struct option_strings *options, struct machine_config *config,
-                       struct block *blocks[LIMIT_DISKS], struct ferry_error *err)
-{
-    return open_all(options, false, config, blocks, err);
-}
-
-int disks_to_read(const struct option_strings *options, struct machine_config *config,
-                  struct block *blocks[LIMIT_DISKS], struct ferry_error *err)
-{
-    return open_all(options, true, config, blocks, err);
 }
 
 int disk_places_parse(const struct option_strings *options, struct disk_places *out,

@@ -4,23 +4,31 @@
 #define FERRY_CLI_DISKS_H
 
 #include "cli/options.h"
+#include "imagefmt/chain.h"
 #include "vmm/block.h"
 #include "vmm/config.h"
 
+/* How the disks of a new machine are opened. */
+struct disk_opening {
+    bool to_read; /* read only, whatever the guest may do; and active at once */
+    const struct image_environment *env; /* of images */
+    const char *overlay_dir;             /* for their overlays; NULL: beside the image */
+    bool temporary;                      /* overlays vanish with the machine */
+};
+
 /*
- * One --disk of a new machine, the index-th: fills disk but for its size, and path as it was given.
+ * The disks of a new machine, FILE[,readonly][,serial=S][,format=raw|ferry][,section=S] each,
+ * behind those that config has: fills config->disks and opens (does not lock) each file into
+ * blocks.  A FILE is an image if its name ends with ".ferry", never by what is in it: a guest
+ * writes that.  On an error no block is left open.
  */
-int disk_option_parse(const char *option, unsigned index, struct disk_config *disk,
-                      char path[LIMIT_PATH_BYTES], struct ferry_error *err);
-/*
- * The disks of a new machine: fills config->disks and opens (does not lock) each file into blocks.
- * On an error no block is left open.
- */
-int disks_from_options(const struct option_strings *options, struct machine_config *config,
-                       struct block *blocks[LIMIT_DISKS], struct ferry_error *err);
-/* The same, to be read only, whatever the guest may do; and locked against writers. */
-int disks_to_read(const struct option_strings *options, struct machine_config *config,
-                  struct block *blocks[LIMIT_DISKS], struct ferry_error *err);
+int disks_from_options(const struct option_strings *options, const struct disk_opening *opening,
+                       struct machine_config *config, struct block *blocks[LIMIT_DISKS],
+                       struct ferry_error *err);
+/* A disk on a section of an image; NULL: its only disk. */
+int disk_open_image(const char *image, const char *section, bool readonly,
+                    const struct disk_opening *opening, struct block **block,
+                    struct ferry_error *err);
 void disks_close(struct block *blocks[LIMIT_DISKS]);
 static inline void disks_close_cleanup(struct block *(*blocks)[LIMIT_DISKS])
 {

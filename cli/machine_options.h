@@ -28,7 +28,7 @@ struct machine_options {
         OPTION("cpu", "MODEL", OPTION_STRING, S, M.cpu,                                           \
                "CPU model: host, x86-64-v2, x86-64-v3 or x86-64-v4\n(default: host)"),            \
         OPTION("disk", "FILE[,readonly][,serial=S]", OPTION_STRINGS, S, M.disks,                  \
-               "raw disk, given once for each of vda, vdb, ...; a comma in\n"                     \
+               "raw disk or image.ferry, once for each of vda, vdb, ...; a\ncomma in "            \
                "the name is written ',,'")
 
 /* What can be seen to be wrong before anything is made; files are readable. */

@@ -71,6 +71,7 @@ static int write_image(const struct pack_cli *o, int fd, struct progress *progre
         .level = o->fast ? FAST_LEVEL : (int)o->level,
         .disk_chunk_bytes = (uint32_t)o->disk_chunk,
     };
+    const struct disk_opening opening = {.to_read = true};
     CLEANUP_FREE struct machine_config *config = calloc(1, sizeof(*config));
     CLEANUP(disks_close_cleanup) struct block *disks[LIMIT_DISKS] = {NULL};
 
@@ -80,7 +81,7 @@ static int write_image(const struct pack_cli *o, int fd, struct progress *progre
     name_by_file(o->dest, config);
     int error = machine_options_apply(&o->machine, config, err);
     if (!error)
-        error = disks_to_read(&o->machine.disks, config, disks, err);
+        error = disks_from_options(&o->machine.disks, &opening, config, disks, err);
     if (error)
         return error;
     const struct pack_request request = {

@@ -238,12 +238,25 @@ static int start_move(struct vm *vm, struct control_call *call, struct ferry_err
     return error;
 }
 
+/* The other host opens a disk by its file's name: an image with an overlay cannot be found so. */
+static int check_disks(const struct vm *vm, struct ferry_error *err)
+{
+    for (uint32_t i = 0; i < machine_disk_count(vm->machine); i++)
+        if (machine_disk(vm->machine, i)->stays)
+            return ferry_refuse(err, -ENOTSUP, machine_config(vm->machine)->disks[i].device,
+                                "the disk stands on an image, which cannot move yet: 'ferry "
+                                "snapshot' takes it along");
+    return 0;
+}
+
 void vm_migrate_command(struct control_call *call, void *opaque)
 {
     struct vm *vm = opaque;
     struct ferry_error err;
 
     int error = vm_is_free(vm, &err);
+    if (!error)
+        error = check_disks(vm, &err);
     if (!error)
         error = start_move(vm, call, &err);
     if (error)

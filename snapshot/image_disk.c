@@ -362,8 +362,10 @@ static int fill(struct image_disk *disk, const struct image_disk_options *o,
     if (error)
         return error;
     const struct image_section *section = image_section(disk->image, disk->section);
-    disk->block = (struct block){
-        .ops = &image_disk_ops, .size_bytes = section->size, .readonly = o->readonly};
+    disk->block = (struct block){.ops = &image_disk_ops,
+                                 .size_bytes = section->size,
+                                 .readonly = o->readonly,
+                                 .stays = true};
     disk->base =
         (struct overlay_base){.read = base_read, .opaque = disk, .size_bytes = section->size};
     memcpy(disk->base.digest, section->digest, SHA256_BYTES);

@@ -35,6 +35,7 @@ struct block {
     uint64_t size_bytes; /* a multiple of 512 */
     bool readonly;
     bool active; /* owned: open and locked */
+    bool stays;  /* no other host can open it by its file name: it cannot move */
 };
 
 /*

@@ -97,3 +97,53 @@ EOF
 python3 held.py disk.raw "$FERRY" || fail "a disk in use was packed"
 [ ! -e no.ferry ] || fail "a refused image is there"
 [ "$(ls -A | grep -c '^\.')" = 0 ] || fail "temporary files: $(ls -A)"
+
+# Running it.  The payload has no driver for disks: tests/unit/test_image_disk.c writes to them.
+[ -r /dev/kvm ] && [ -w /dev/kvm ] || exit 0
+run="--memory 32M --serial file:$T/serial.log --detach"
+ferry pack web.ferry --disk disk.raw --disk other.raw,readonly --kernel "$PAYLOAD" --append "fill=2 period=20" \
+    --memory 32M > /dev/null || fail "pack of a payload"
+expect 0 "web" ferry run web.ferry --serial "file:$T/serial.log" --detach
+wait_for 20 at_tick "$T/serial.log" 3
+ferry inspect web.ferry > /dev/null || fail "an image in use can be read"
+[ "$(stat -c %a web.ferry.vda.overlay)" = 600 ] || fail "the overlay's mode"
+[ ! -e web.ferry.vdb.overlay ] || fail "a read-only disk has an overlay"
+expect 3 "web.ferry.vda.overlay: is in use" ferry run web.ferry --name two $run
+expect 3 "cannot move yet" ferry migrate web tcp://127.0.0.1:1
+ferry snapshot web snap.ferry > /dev/null || fail "snapshot"
+ferry digest snap.ferry | grep -q "$(ferry digest disk.raw | cut -d' ' -f1).*disk vda" || fail "the snapshot's disk"
+expect 2 "in the middle of its work" ferry run snap.ferry
+ferry kill web > /dev/null || fail "kill"
+expect 0 "two" ferry run web.ferry --name two $run
+ferry kill two > /dev/null
+
+# Elsewhere, for once, with another kernel, and disks of other images.
+mkdir over
+expect 0 "three" ferry run web.ferry --name three --overlay-dir over $run
+[ -f over/web.ferry.vda.overlay ] || fail "--overlay-dir"
+expect 0 "four" ferry run web.ferry --name four --overlay-dir over --temporary $run
+[ "$(ls over)" = web.ferry.vda.overlay ] || fail "--temporary left $(ls over)"
+expect 0 "five" ferry run --name five --kernel "$PAYLOAD" --disk snap.ferry,section=vdb,readonly --disk snap.ferry $run
+[ -f snap.ferry.vda.overlay ] || fail "a disk on an image"
+for name in three four five; do ferry kill $name > /dev/null || fail "kill $name"; done
+ferry pack nokernel.ferry --disk disk.raw > /dev/null || fail "pack without a kernel"
+expect 2 "holds no kernel" ferry run nokernel.ferry
+expect 0 "six" ferry run nokernel.ferry --name six --kernel "$PAYLOAD" $run
+ferry kill six > /dev/null
+expect 2 "from a pipe" ferry run -
+expect 2 "holds no such disk" ferry run --kernel "$PAYLOAD" --disk snap.ferry,section=vdx
+expect 2 "section= is for images" ferry run --kernel "$PAYLOAD" --disk disk.raw,section=vda
+expect 2 "not raw or ferry" ferry run --kernel "$PAYLOAD" --disk disk.raw,format=qcow2
+expect 3 "not a ferry image" ferry run --kernel "$PAYLOAD" --disk disk.raw,format=ferry
+
+# An overlay goes with its image only; a damaged one is named.
+cp other.raw disk2.raw && truncate -s $((9 * 1048576 + 1536)) disk2.raw
+ferry pack web.ferry --disk disk2.raw --kernel "$PAYLOAD" > /dev/null || fail "pack over it"
+expect 3 "holds the changes of another disk" ferry run web.ferry $run
+printf x | dd of=snap.ferry.vda.overlay bs=1 seek=20 conv=notrunc status=none
+expect 3 "header is damaged" ferry run --kernel "$PAYLOAD" --disk snap.ferry
+# No guest decides what its disk is taken for.
+cp snap.ferry guest.raw && truncate -s %512 guest.raw
+expect 0 "seven" ferry run --name seven --kernel "$PAYLOAD" --disk guest.raw $run
+[ ! -e guest.raw.vda.overlay ] || fail "a raw disk was taken for an image"
+ferry kill seven > /dev/null
