@@ -19,7 +19,8 @@
 #include "imagefmt/foreign/sink.h"
 
 struct convert_cli {
-    const char *source, *dest, *from, *to, *codec, *external;
+    const char *source, *dest, *from, *to, *codec, *external, *disk;
+    struct image_file_options image;
     uint64_t level, cluster_bytes;
     bool verify, check_only, json;
     struct progress_options progress;
@@ -28,6 +29,7 @@ struct convert_cli {
 struct convert {
     const struct convert_cli *cli;
     const struct disk_format *to;
+    struct image_file_environment environment;
     struct disk_file source;
     struct progress progress;
     struct progress_view view;
@@ -238,9 +240,13 @@ static int print_result(const struct convert *c, struct ferry_error *err)
 static int convert(struct convert *c, struct ferry_error *err)
 {
     const struct convert_cli *o = c->cli;
-    const struct disk_file_options options = {.from = o->from, .external = o->external};
+    struct disk_file_options options = {
+        .from = o->from, .external = o->external, .images = true, .disk = o->disk};
 
-    int error = check_usage(o, err);
+    int error = image_file_environment_open(&o->image, &c->environment, err);
+    options.env = &c->environment.env;
+    if (!error)
+        error = check_usage(o, err);
     if (!error)
         error = choose_target(c, err);
     if (!error)
@@ -267,6 +273,7 @@ static int run(void *parsed, struct ferry_error *err)
     c.progress.opaque = &c;
     int error = convert(&c, err);
     disk_file_close(&c.source);
+    image_file_environment_close(&c.environment);
     return error;
 }
 
@@ -284,16 +291,19 @@ static const struct option_spec options[] = {
     OPTION("allow-external", "FILE", OPTION_STRING, struct convert_cli, external,
            "the one other file that SRC may draw on: its backing\nfile; no name inside SRC is "
            "ever opened"),
+    OPTION("disk", "NAME", OPTION_STRING, struct convert_cli, disk,
+           "which disk of SRC, if SRC is an image with several"),
     OPTION("verify", NULL, OPTION_FLAG, struct convert_cli, verify,
            "read DEST back and compare before it gets its name"),
     OPTION("check-only", NULL, OPTION_FLAG, struct convert_cli, check_only,
            "write nothing; list what DEST would not keep"),
     OPTION("json", NULL, OPTION_FLAG, struct convert_cli, json, "print JSON"),
+    IMAGE_FILE_OPTIONS(struct convert_cli, image),
     PROGRESS_OPTIONS(struct convert_cli, progress),
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {
-    OPERAND("SRC", struct convert_cli, source, "the disk to read"),
+    OPERAND("SRC", struct convert_cli, source, "the disk to read, or an image that has it"),
     OPERAND("DEST", struct convert_cli, dest, "the file to write; '-' for stdout"),
     {.name = NULL},
 };

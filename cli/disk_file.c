@@ -14,7 +14,9 @@
 
 #include "cli/image_file.h"
 #include "common/cleanup.h"
+#include "common/file.h"
 #include "imagefmt/foreign/formats.h"
+#include "imagefmt/foreign/image_section.h"
 #include "imagefmt/foreign/source.h"
 
 int disk_file_format(const char *option, const char *name, const struct disk_format **out,
@@ -84,6 +86,17 @@ int disk_file_open_fd(int fd, const char *about, const struct disk_file_options 
     return error;
 }
 
+/* Is this an image, and is the caller prepared for one? */
+static bool is_image(int fd, const struct disk_file_options *options)
+{
+    uint8_t head[64];
+
+    if (!options->images || (options->from && strcmp(options->from, "ferry")))
+        return false;
+    return options->from ||
+           (!pread_all(fd, head, sizeof(head), 0) && disk_image_probe(head, sizeof(head)));
+}
+
 int disk_file_open(const char *command, const char *file, const struct disk_file_options *options,
                    struct disk_file *out, struct ferry_error *err)
 {
@@ -91,6 +104,11 @@ int disk_file_open(const char *command, const char *file, const struct disk_file
     CLEANUP_FD int fd = image_file_open(command, file, err);
     if (fd < 0)
         return fd;
+    if (is_image(fd, options))
+        return disk_of_image(file, options->env, options->disk, &out->disk, err);
+    if (options->disk)
+        return ferry_usage(err, "--disk", "names a disk of an image; %.80s is none",
+                           image_file_about(file));
     int error = disk_file_open_fd(fd, image_file_about(file), options, out, err);
     if (!error)
         out->fd = take_fd(&fd);

@@ -2,6 +2,7 @@
 #ifndef FERRY_CLI_DISK_FILE_H
 #define FERRY_CLI_DISK_FILE_H
 
+#include "imagefmt/chain.h"
 #include "imagefmt/foreign/disk.h"
 
 struct disk_file {
@@ -16,6 +17,9 @@ struct disk_file {
 struct disk_file_options {
     const char *from;     /* the format's name; NULL: by its marks, raw if it has none */
     const char *external; /* the one file it may build on; NULL: none */
+    bool images;          /* also the disk of an image; env and the name of the file outlive it */
+    const char *disk;     /* its name in the image; NULL: the only one */
+    const struct image_environment *env;
 };
 
 /* file: a path, or "-" for what stdin is redirected from.  command: for messages. */

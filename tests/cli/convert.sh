@@ -161,6 +161,21 @@ echo old > "$T/keep.raw"
 expect 3 "bad.qcow2" ferry convert "$T/bad.qcow2" "$T/keep.raw"
 [ "$(cat "$T/keep.raw")" = old ] || fail "a failed conversion touched its DEST"
 
+# A disk of an image.
+head -c 300000 "$T/raw" > "$T/small.raw"
+ferry pack "$T/two.ferry" --kernel "$T/small.raw" --disk "$T/raw" --disk "$T/large.raw",readonly > /dev/null || fail "pack"
+expect 0 "qcow2" ferry convert "$T/two.ferry" "$T/i.qcow2" --disk vda --codec zstd --verify
+check_qcow2 "$T/i.qcow2"
+cmp "$T/i.qcow2" <(ferry convert "$T/raw" - --to qcow2 --codec zstd) || fail "a disk of an image gives other bytes"
+expect 0 "raw" ferry convert "$T/two.ferry" "$T/vdb.raw" --disk vdb
+[ "$(stat -c %b "$T/vdb.raw")" -lt 1000 ] || fail "3 TiB of an image are not sparse"
+expect 2 "has 2 disks; say which" ferry convert "$T/two.ferry" "$T/y.raw"
+expect 2 "has no disk 'vdc'" ferry convert "$T/two.ferry" "$T/y.raw" --disk vdc
+expect 2 "names a disk of an image" ferry convert "$T/q.qcow2" "$T/y.raw" --disk vda
+truncate -s -100 "$T/two.ferry"
+expect 3 "two.ferry" ferry convert "$T/two.ferry" "$T/y.raw" --disk vda
+[ ! -e "$T/y.raw" ] || fail "a refused image leaves a file"
+
 # Usage.
 expect 2 "does not tell" ferry convert "$T/raw" "$T/y.xyz"
 expect 2 "'vmdq' is not a format of disks: raw, qcow2" ferry convert "$T/raw" "$T/y" --to vmdq
