@@ -182,6 +182,8 @@ int client_call(struct client *client, const char *command, json_t *arguments, i
     } else {
         ferry_fail(err, error, NULL, "out of memory, or an argument is not UTF-8");
     }
+    if (text)
+        explicit_bzero(text, strlen(text)); /* there may be a secret in it */
     free(text);
     json_decref(request);
     while (!error) {

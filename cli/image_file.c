@@ -43,6 +43,21 @@ static int read_secret(const struct image_file_options *options, struct image_se
     return options->key_file ? image_secret_key_file(secret, options->key_file, err) : 0;
 }
 
+bool image_file_has_secret(const struct image_file_options *options)
+{
+    return options->passphrase_file || options->key_file;
+}
+
+int image_file_seal(const struct image_file_options *options, bool encrypt, const char *about,
+                    struct image_secret *secret, struct ferry_error *err)
+{
+    *secret = (struct image_secret){0};
+    if (!encrypt)
+        return 0;
+    int error = read_secret(options, secret, err);
+    return error || secret->kind ? error : passphrase_ask(about, true, secret, err);
+}
+
 /* Asked once: what is typed serves all images of the command. */
 static int ask(void *opaque, const char *about, enum image_secret_kind kind,
                const struct image_secret **secret, struct ferry_error *err)

@@ -25,6 +25,27 @@ struct image_file_options {
         OPTION("key-file", "FILE", OPTION_STRING, S, M.key_file,                    \
                "an image is sealed with the bytes of FILE, not a passphrase")
 
+/*
+ * Of commands that write images, beside IMAGE_SECRET_OPTIONS (or IMAGE_FILE_OPTIONS, if they read
+ * images too) with an image_file_options of theirs:
+ *
+ *     bool encrypt;
+ *     OPTION_ENCRYPT(struct x, encrypt)
+ *     CLEANUP(image_secret_wipe) struct image_secret secret = {0};
+ *     image_file_seal(&o->image, o->encrypt, o->dest, &secret, err)
+ *     ... image_writer_options.secret (snapshot_options.secret) = secret.kind ? &secret : NULL
+ */
+#define OPTION_ENCRYPT(S, M)                                                                \
+    OPTION("encrypt", NULL, OPTION_FLAG, S, M,                                              \
+           "seal the image: with --passphrase-file, --key-file, or a\npassphrase that the " \
+           "terminal is asked for, twice")
+
+/* Is there one among the options?  Commands that only write take that for --encrypt. */
+bool image_file_has_secret(const struct image_file_options *options);
+/* The secret that a new image is to be sealed with; encrypt is false: none. */
+int image_file_seal(const struct image_file_options *options, bool encrypt, const char *about,
+                    struct image_secret *secret, struct ferry_error *err);
+
 /* What an image may draw on, by these options; not to be copied once it is open. */
 struct image_file_environment {
     struct image_environment env; /* hand this on */

@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/disks.h"
+#include "cli/image_file.h"
 #include "cli/machine_options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -24,6 +25,8 @@ struct pack_cli {
     bool fast;
     uint64_t disk_chunk;
     bool json;
+    bool encrypt;
+    struct image_file_options image;
     struct progress_options progress;
 };
 
@@ -64,12 +67,14 @@ static void name_by_file(const char *dest, struct machine_config *config)
         snprintf(config->name, sizeof(config->name), "machine");
 }
 
-static int write_image(const struct pack_cli *o, int fd, struct progress *progress,
-                       struct snapshot_result *result, struct ferry_error *err)
+static int write_image(const struct pack_cli *o, int fd, const struct image_secret *secret,
+                       struct progress *progress, struct snapshot_result *result,
+                       struct ferry_error *err)
 {
     const struct snapshot_options options = {
         .level = o->fast ? FAST_LEVEL : (int)o->level,
         .disk_chunk_bytes = (uint32_t)o->disk_chunk,
+        .secret = secret->kind ? secret : NULL,
     };
     const struct disk_opening opening = {.to_read = true};
     CLEANUP_FREE struct machine_config *config = calloc(1, sizeof(*config));
@@ -92,14 +97,15 @@ static int write_image(const struct pack_cli *o, int fd, struct progress *progre
     return error;
 }
 
-static int to_file(const struct pack_cli *o, struct progress *progress,
-                   struct snapshot_result *result, struct ferry_error *err)
+static int to_file(const struct pack_cli *o, const struct image_secret *secret,
+                   struct progress *progress, struct snapshot_result *result,
+                   struct ferry_error *err)
 {
     CLEANUP(atomic_file_abandon) struct atomic_file file = ATOMIC_FILE_NONE;
 
     int error = atomic_file_open(&file, o->dest, err);
     if (!error)
-        error = write_image(o, file.fd, progress, result, err);
+        error = write_image(o, file.fd, secret, progress, result, err);
     return error ? error : atomic_file_commit(&file, err);
 }
 
@@ -126,8 +132,12 @@ static int run(void *parsed, struct ferry_error *err)
     const struct pack_cli *o = parsed;
     struct progress_view view;
     struct snapshot_result result;
+    CLEANUP(image_secret_wipe) struct image_secret secret = {0};
 
     int error = check(o, err);
+    if (!error)
+        error = image_file_seal(&o->image, o->encrypt || image_file_has_secret(&o->image), o->dest,
+                                &secret, err);
     if (!error)
         error = progress_view_init(&view, &o->progress, err);
     if (!error)
@@ -136,8 +146,8 @@ static int run(void *parsed, struct ferry_error *err)
         return error;
     bool out = !strcmp(o->dest, "-");
     struct progress progress = {.report = show, .opaque = &view};
-    error = out ? write_image(o, STDOUT_FILENO, &progress, &result, err)
-                : to_file(o, &progress, &result, err);
+    error = out ? write_image(o, STDOUT_FILENO, &secret, &progress, &result, err)
+                : to_file(o, &secret, &progress, &result, err);
     progress_view_end(&view);
     return error || out ? error : print(o, &result, err);
 }
@@ -150,6 +160,8 @@ static const struct option_spec options[] = {
     OPTION("fast", NULL, OPTION_FLAG, struct pack_cli, fast, "compress less, in less time"),
     OPTION("disk-chunk", "SIZE", OPTION_SIZE, struct pack_cli, disk_chunk,
            "cut disks into chunks of SIZE, 4K to 4M (256K)"),
+    OPTION_ENCRYPT(struct pack_cli, encrypt),
+    IMAGE_SECRET_OPTIONS(struct pack_cli, image),
     OPTION("json", NULL, OPTION_FLAG, struct pack_cli, json, "print JSON"),
     PROGRESS_OPTIONS(struct pack_cli, progress),
     {.name = NULL},

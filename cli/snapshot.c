@@ -7,8 +7,10 @@
 
 #include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/image_file.h"
 #include "cli/output.h"
 #include "cli/pump.h"
+#include "cli/secret_json.h"
 #include "common/cleanup.h"
 #include "common/limits.h"
 #include "common/units.h"
@@ -24,6 +26,8 @@ struct snapshot_cli {
     bool fast;
     uint64_t ram_chunk, disk_chunk;
     bool json;
+    bool encrypt;
+    struct image_file_options image;
     struct progress_options progress;
 };
 
@@ -66,8 +70,8 @@ static int check(const struct snapshot_cli *o, struct ferry_error *err)
     return 0;
 }
 
-static int call(const struct snapshot_cli *o, struct progress_view *view, json_t **result,
-                struct ferry_error *err)
+static int call(const struct snapshot_cli *o, const struct image_secret *secret,
+                struct progress_view *view, json_t **result, struct ferry_error *err)
 {
     CLEANUP(client_close) struct client client = CLIENT_NONE;
     CLEANUP(pump_cleanup) struct pump pump = PUMP_NONE;
@@ -90,6 +94,8 @@ static int call(const struct snapshot_cli *o, struct progress_view *view, json_t
         "{s:b, s:b, s:b, s:I, s:I, s:I}", "no_disks", o->no_disks, "stop", o->stop && !pumped,
         "hold", o->stop && pumped, "level", o->fast ? FAST_LEVEL : (json_int_t)o->level,
         "ram_chunk_bytes", (json_int_t)o->ram_chunk, "disk_chunk_bytes", (json_int_t)o->disk_chunk);
+    if (secret->kind)
+        json_object_set_new(arguments, "secret", secret_to_json(secret));
     if (!to_stdout)
         json_object_set_new(arguments, "file", json_string(path));
     error = client_call(&client, "snapshot", arguments, fd, view, -1, result, err);
@@ -125,12 +131,16 @@ static int run(void *parsed, struct ferry_error *err)
     const struct snapshot_cli *o = parsed;
     struct progress_view view;
     json_t *result = NULL;
+    CLEANUP(image_secret_wipe) struct image_secret secret = {0};
 
     int error = check(o, err);
     if (!error)
+        error = image_file_seal(&o->image, o->encrypt || image_file_has_secret(&o->image), o->file,
+                                &secret, err);
+    if (!error)
         error = progress_view_init(&view, &o->progress, err);
     if (!error)
-        error = call(o, &view, &result, err);
+        error = call(o, &secret, &view, &result, err);
     if (error)
         return error;
     if (o->json)
@@ -154,6 +164,8 @@ static const struct option_spec options[] = {
     OPTION("disk-chunk", "SIZE", OPTION_SIZE, struct snapshot_cli, disk_chunk,
            "cut disks into chunks of SIZE, 4K to 4M (256K): larger\nones make smaller images, "
            "smaller ones quicker access"),
+    OPTION_ENCRYPT(struct snapshot_cli, encrypt),
+    IMAGE_SECRET_OPTIONS(struct snapshot_cli, image),
     OPTION("json", NULL, OPTION_FLAG, struct snapshot_cli, json, "print JSON"),
     PROGRESS_OPTIONS(struct snapshot_cli, progress),
     {.name = NULL},

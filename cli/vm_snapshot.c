@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli/output.h"
+#include "cli/secret_json.h"
 #include "cli/vm_job.h"
 #include "common/cleanup.h"
 #include "common/hash.h"
@@ -19,6 +20,7 @@ struct snapshot_job {
     bool hold; /* the guest does not go on after the image */
     bool stop; /* and the machine ends: the image is where it should be */
     struct snapshot_options options;
+    struct image_secret secret; /* wiped when the job ends */
     struct snapshot_result result;
 };
 
@@ -71,6 +73,7 @@ static void destroy(struct vm_job *job)
     if (s->fd >= 0)
         close(s->fd);
     free(s->path);
+    image_secret_wipe(&s->secret);
     free(s);
 }
 
@@ -95,6 +98,10 @@ static int read_arguments(struct snapshot_job *s, struct control_call *call,
     s->options.level = (int)json_integer_value(json_object_get(arguments, "level"));
     s->options.ram_chunk_bytes = chunk_bytes(arguments, "ram_chunk_bytes");
     s->options.disk_chunk_bytes = chunk_bytes(arguments, "disk_chunk_bytes");
+    int error = secret_from_json(json_object_get(arguments, "secret"), &s->secret, err);
+    if (error)
+        return error;
+    s->options.secret = s->secret.kind ? &s->secret : NULL;
     if (!path == (s->fd < 0) || (path && *path != '/'))
         return ferry_usage(err, "snapshot", "wants an absolute file or a descriptor sent along");
     if (path && !(s->path = strdup(path)))

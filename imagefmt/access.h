@@ -45,7 +45,7 @@ struct image {
     const char *about;
     int own_fd;        /* closed with the handle; -1: fd is the caller's */
     struct seal *seal; /* NULL: it is not sealed */
-    uint64_t footer_offset;
+    uint64_t footer_offset, footer_end;
     char *own_about; /* freed with it; NULL: about is the caller's */
     struct table table;
     uint64_t index_offset, root_offset;

@@ -20,6 +20,8 @@ struct image_environment {
     int (*ask)(void *opaque, const char *about, enum image_secret_kind kind,
                const struct image_secret **secret, struct ferry_error *err);
     void *opaque;
+    /* image_read of a sealed image without a secret, which nobody is asked for: check its sums. */
+    bool scrub;
 };
 
 /*

@@ -20,6 +20,7 @@
 #define IMAGE_RAM_CHUNK_BYTES  (64 * KIB)
 #define IMAGE_DISK_CHUNK_BYTES (256 * KIB)
 
+struct signing_key;
 struct image_secret;      /* imagefmt/secret.h */
 struct image_environment; /* imagefmt/chain.h: what an image needs to be read; NULL: nothing */
 
@@ -36,6 +37,7 @@ struct image_writer_options {
     int level;        /* zstd level IMAGE_LEVEL_MIN..IMAGE_LEVEL_MAX; 0: the default */
     unsigned workers; /* compressing threads; 0: one a CPU */
     const struct image_secret *secret; /* seal the image with it; NULL: do not */
+    const struct signing_key *signer;  /* imagefmt/sign.h: sign the root; NULL: do not */
 };
 
 #define IMAGE_LEVEL_MIN     (-50) /* negative: faster than 1 */
@@ -115,6 +117,9 @@ struct image_summary {
     uint64_t chunks;
     uint8_t root[SHA256_BYTES];
     bool sealed;
+    bool scrubbed; /* sealed, and read without its secret: only version, bytes and sums are known */
+    unsigned signers;                  /* whose signatures over the root are right */
+    uint8_t signer[LIMIT_SIGNERS][32]; /* their public keys (Ed25519) */
 };
 
 /*

@@ -110,16 +110,6 @@ int input_at_end(struct input *in, struct ferry_error *err)
     return !got;
 }
 
-int input_expect_end(struct input *in, struct ferry_error *err)
-{
-    int end = input_at_end(in, err);
-
-    if (!end)
-        return ferry_refuse(err, -EBADMSG, in->about,
-                            "has more bytes behind its end at byte %" PRIu64, in->position);
-    return end < 0 ? end : 0;
-}
-
 /* The printable name at the end of a damaged record's fixed part, or "". */
 static void damaged_name(struct reader *r, size_t size, char name[LIMIT_NAME_BYTES + 1])
 {

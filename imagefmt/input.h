@@ -32,8 +32,6 @@ int input_read(struct input *in, void *data, size_t size, struct ferry_error *er
 bool input_recall(const struct input *in, uint64_t offset, void *data, size_t size);
 /* Whether nothing follows: 1 or 0, or a negative errno. */
 int input_at_end(struct input *in, struct ferry_error *err);
-/* Refuses anything that follows. */
-int input_expect_end(struct input *in, struct ferry_error *err);
 /*
  * The next record; the body is valid until the next call.  A sum or place that does not match is
  * refused; as the tag and the names in it cannot be trusted then, they only name the damage.

@@ -14,6 +14,7 @@
 #include "common/file.h"
 #include "imagefmt/access.h"
 #include "imagefmt/record.h"
+#include "imagefmt/sign.h"
 
 #define TABLE_SECTIONS_LIMIT (LIMIT_SECTIONS + LIMIT_DISKS + LIMIT_FILES + 1)
 
@@ -134,6 +135,46 @@ static int check_header(struct image *image, const struct image_environment *env
     return flags & HEADER_SEALED ? unlock(image, flags, env, err) : 0;
 }
 
+/* Signatures, of one length each, may lie behind the footer.  They are checked once the root is
+ * known. */
+static int find_footer_end(struct image *image, uint64_t footer_bytes, struct ferry_error *err)
+{
+    uint64_t sign_bytes = image_record_bytes(image, SIGN_BODY_BYTES);
+    uint8_t head[RECORD_HEAD_BYTES];
+
+    image->footer_end = image->summary.bytes;
+    for (unsigned i = 0; i < LIMIT_SIGNERS; i++) {
+        if (image->footer_end < sign_bytes + footer_bytes)
+            return 0;
+        int error = read_at(image, image->footer_end - sign_bytes, head, sizeof(head), err);
+        if (error)
+            return error;
+        struct reader r = reader_init(head, sizeof(head));
+        if (reader_u32(&r) != RECORD_MAGIC || reader_u32(&r) != sign_bytes - RECORD_FRAME_BYTES ||
+            reader_u32(&r) != RECORD_SIGNATURE)
+            return 0;
+        image->footer_end -= sign_bytes;
+    }
+    return 0;
+}
+
+static int read_signatures(struct image *image, struct ferry_error *err)
+{
+    uint64_t sign_bytes = image_record_bytes(image, SIGN_BODY_BYTES);
+    struct reader body;
+    int error = 0;
+
+    for (uint64_t at = image->footer_end; !error && at < image->summary.bytes; at += sign_bytes) {
+        error =
+            image_record(image, at, at + sign_bytes, RECORD_SIGNATURE, "a signature", &body, err);
+        const char *wrong =
+            error ? NULL : signature_read(&body, image->summary.root, &image->summary);
+        if (wrong)
+            error = image_refuse(image, "a signature", wrong, err);
+    }
+    return error;
+}
+
 /* Footer: where the table is.  All of it is compared once the table is known. */
 static int find_root(struct image *image, struct ferry_error *err)
 {
@@ -142,9 +183,12 @@ static int find_root(struct image *image, struct ferry_error *err)
 
     if (image->summary.bytes < footer_bytes)
         return ferry_refuse(err, -EBADMSG, image->about, "is too short for a ferry image");
-    uint64_t footer = image->footer_offset = image->summary.bytes - footer_bytes;
-    int error = image_record(image, footer, image->summary.bytes, RECORD_FOOTER,
-                             "the footer (the image may be incomplete)", &body, err);
+    int error = find_footer_end(image, footer_bytes, err);
+    if (error)
+        return error;
+    uint64_t footer = image->footer_offset = image->footer_end - footer_bytes;
+    error = image_record(image, footer, image->footer_end, RECORD_FOOTER,
+                         "the footer (the image may be incomplete)", &body, err);
     if (error)
         return error;
     reader_u32(&body); /* version */
@@ -173,10 +217,8 @@ static int add_section(struct image *image, struct reader *body, struct ferry_er
     section.version = reader_u16(body);
     section.chunk_bytes = reader_u32(body);
     section.size = reader_u64(body);
-    const uint8_t *name = name_bytes <= LIMIT_NAME_BYTES ? reader_take(body, name_bytes) : NULL;
-    if (!name || memchr(name, 0, name_bytes))
+    if (!section_read_name(body, name_bytes, &section))
         return table_damaged(image, "a section has an impossible name", err);
-    memcpy(section.name, name, name_bytes);
     reader_copy(body, section.digest, SHA256_BYTES);
     uint64_t offset = reader_u64(body);
     section.chunks = reader_u64(body);
@@ -246,10 +288,10 @@ static int check_footer(struct image *image, struct ferry_error *err)
     if (image->root_offset - image->index_offset != index_bytes)
         return image_refuse(image, "the index", "it has not the length that its pages need", err);
     int error =
-        image_record(image, footer, image->summary.bytes, RECORD_FOOTER, "the footer", &body, err);
+        image_record(image, footer, image->footer_end, RECORD_FOOTER, "the footer", &body, err);
     if (error)
         return error;
-    table_footer_body(&image->table, image->index_offset, image->root_offset, image->summary.bytes,
+    table_footer_body(&image->table, image->index_offset, image->root_offset, image->footer_end,
                       image->summary.root, &want);
     if (want.error)
         return image_no_memory(image, err);
@@ -305,6 +347,8 @@ int image_open(int fd, const char *about, const struct image_environment *env, s
         error = read_table(image, err);
     if (!error)
         error = check_footer(image, err);
+    if (!error)
+        error = read_signatures(image, err);
     if (!error)
         error = read_manifest(image, err);
     if (!error)

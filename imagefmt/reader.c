@@ -3,8 +3,8 @@
  * sums the image up (pages, index, section table, footer) is made anew from what was met and must
  * equal the file's bytes.
  *
- *     HEADER CRYPT? MANIFEST (STATE | DATA (CHUNK | PAGE)* END)* INDEX* ROOT FOOTER, and nothing
- * more
+ *     HEADER CRYPT? MANIFEST (STATE | DATA (CHUNK | PAGE)* END)* INDEX* ROOT FOOTER SIGNATURE*, and
+ * nothing more
  */
 #include "imagefmt/image.h"
 
@@ -19,6 +19,8 @@
 #include "imagefmt/decode.h"
 #include "imagefmt/format.h"
 #include "imagefmt/input.h"
+#include "imagefmt/scrub.h"
+#include "imagefmt/sign.h"
 #include "imagefmt/table.h"
 
 enum phase {
@@ -29,7 +31,8 @@ enum phase {
     IN_DATA = 8,
     IN_INDEX = 16,
     IN_FOOTER = 32,
-    COMPLETE = 64,
+    IN_SIGNATURES = 64,
+    COMPLETE = 256,
 };
 
 struct image_reader {
@@ -147,6 +150,11 @@ static int on_crypt(struct image_reader *r, struct record *record, struct ferry_
     const char *wrong = seal_params_read(&record->body, &params);
     if (wrong)
         return refuse(r, "the record of its sealing", wrong, err);
+    if (r->env && r->env->scrub && !r->env->secret) {
+        r->summary.sealed = r->summary.scrubbed = true;
+        r->phase = COMPLETE;
+        return scrub_rest(&r->in, r->visitor->progress, r->opaque, err);
+    }
     int error = seal_unlock(&params, r->flags, r->in.about, r->env, &r->seal, err);
     if (error)
         return error;
@@ -171,16 +179,6 @@ static int on_manifest(struct image_reader *r, struct record *record, struct fer
     if (!r->visitor->manifest)
         return 0;
     return r->visitor->manifest(r->opaque, (const char *)json, size, err);
-}
-
-static bool read_name(struct reader *body, uint8_t size, struct image_section *section)
-{
-    const uint8_t *name = size <= LIMIT_NAME_BYTES ? reader_take(body, size) : NULL;
-
-    if (!name || memchr(name, 0, size))
-        return false;
-    memcpy(section->name, name, size);
-    return true;
 }
 
 static int add_section(struct image_reader *r, const struct image_section *section, uint32_t number,
@@ -210,7 +208,7 @@ static int on_state(struct image_reader *r, struct record *record, struct ferry_
     uint32_t number = reader_u32(body);
     section.version = reader_u16(body);
     uint8_t zero = reader_u8(body);
-    if (!read_name(body, reader_u8(body), &section) || zero)
+    if (!section_read_name(body, reader_u8(body), &section) || zero)
         return refuse(r, "a state section", "its head makes no sense", err);
     section.size = reader_left(body);
     int error = add_section(r, &section, number, record->offset, err);
@@ -233,7 +231,7 @@ static int on_data(struct image_reader *r, struct record *record, struct ferry_e
     uint8_t name_bytes = reader_u8(body);
     section.chunk_bytes = reader_u32(body);
     section.size = reader_u64(body);
-    if (!read_name(body, name_bytes, &section) || zero || reader_left(body) ||
+    if (!section_read_name(body, name_bytes, &section) || zero || reader_left(body) ||
         section.kind == IMAGE_STATE)
         return refuse(r, "a data section", "its head makes no sense", err);
     int error = add_section(r, &section, number, record->offset, err);
@@ -475,8 +473,15 @@ static int on_footer(struct image_reader *r, struct record *record, struct ferry
         return no_memory(r, err);
     if (!body_equals(&record->body, &r->expected))
         return refuse(r, "the footer", "it does not match the image before it", err);
-    r->phase = COMPLETE;
+    r->phase = IN_SIGNATURES;
     return 0;
+}
+
+static int on_signature(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    const char *wrong = signature_read(&record->body, r->root, &r->summary);
+
+    return wrong ? refuse(r, "a signature", wrong, err) : 0;
 }
 
 static const struct rule {
@@ -495,6 +500,7 @@ static const struct rule {
     {RECORD_INDEX, IN_SECTIONS | IN_INDEX, on_index},
     {RECORD_ROOT, IN_SECTIONS | IN_INDEX, on_root},
     {RECORD_FOOTER, IN_FOOTER, on_footer},
+    {RECORD_SIGNATURE, IN_SIGNATURES, on_signature},
 };
 
 static int take_record(struct image_reader *r, struct record *record, struct ferry_error *err)
@@ -508,12 +514,31 @@ static int take_record(struct image_reader *r, struct record *record, struct fer
                         "is damaged: a record at byte %" PRIu64 " is out of place", record->offset);
 }
 
+/* Behind the footer there are signatures or nothing: 1 at the end. */
+static int next_signature(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    uint64_t at = r->in.position;
+
+    int end = input_at_end(&r->in, err);
+    if (end)
+        return end;
+    int error = input_record(&r->in, record, err);
+    if (error == -EBADMSG || (!error && record->tag != RECORD_SIGNATURE))
+        return ferry_refuse(
+            err, -EBADMSG, r->in.about,
+            "has more bytes behind its end at byte %" PRIu64 ", which are no whole signature", at);
+    return error;
+}
+
 static int read_image(struct image_reader *r, struct ferry_error *err)
 {
     struct record record;
 
     while (r->phase != COMPLETE) {
-        int error = input_record(&r->in, &record, err);
+        bool last = r->phase == IN_SIGNATURES;
+        int error = last ? next_signature(r, &record, err) : input_record(&r->in, &record, err);
+        if (error > 0)
+            return 0;
         if (error)
             return earlier_damage(r, error, err);
         error = take_record(r, &record, err);
@@ -522,7 +547,7 @@ static int read_image(struct image_reader *r, struct ferry_error *err)
         if (r->visitor->progress)
             r->visitor->progress(r->opaque, r->in.position);
     }
-    return input_expect_end(&r->in, err);
+    return 0;
 }
 
 static int reader_open(struct image_reader *r, int fd, const char *about, unsigned workers,

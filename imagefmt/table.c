@@ -134,6 +134,16 @@ static const char *wrong_with(const struct table *table, const struct image_sect
     return "is of an unknown kind";
 }
 
+bool section_read_name(struct reader *body, uint8_t size, struct image_section *section)
+{
+    const uint8_t *name = size <= LIMIT_NAME_BYTES ? reader_take(body, size) : NULL;
+
+    if (!name || memchr(name, 0, size))
+        return false;
+    memcpy(section->name, name, size);
+    return true;
+}
+
 int table_add(struct table *table, const struct image_section *section, uint64_t offset,
               const char **reason)
 {

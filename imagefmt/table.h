@@ -37,6 +37,9 @@ int table_add(struct table *table, const struct image_section *section, uint64_t
 struct table_entry *table_last(struct table *table);
 
 bool section_name_valid(const char *name);
+/* The next size bytes of a record as the name of section (zeroed before), not yet known to be
+ * valid. */
+bool section_read_name(struct reader *body, uint8_t size, struct image_section *section);
 uint64_t section_chunks(const struct image_section *section); /* stored or not; of a data section */
 /* Length of chunk `index` of a data section, 0 if it lies behind its end. */
 uint32_t section_chunk_bytes(const struct image_section *section, uint64_t index);

@@ -25,6 +25,7 @@
 #include "imagefmt/format.h"
 #include "imagefmt/record.h"
 #include "imagefmt/same.h"
+#include "imagefmt/sign.h"
 #include "imagefmt/table.h"
 
 #define SLOTS_PER_WORKER  4
@@ -43,6 +44,7 @@ struct image_writer {
     unsigned oldest, busy;
     struct table table;
     struct same_table *same;
+    const struct signing_key *signer;
     struct seal *seal;    /* NULL: the image is not sealed */
     struct writer record; /* the record being made */
     struct writer page;   /* entries of the page being filled */
@@ -150,6 +152,7 @@ static int write_manifest(struct image_writer *w, const char *manifest, size_t s
 static int writer_start(struct image_writer *w, const struct image_writer_options *options,
                         const char *manifest, size_t manifest_size, struct ferry_error *err)
 {
+    w->signer = options ? options->signer : NULL;
     w->level = options && options->level ? options->level : IMAGE_LEVEL_DEFAULT;
     if (w->level < IMAGE_LEVEL_MIN || w->level > IMAGE_LEVEL_MAX)
         return ferry_usage(err, "compression level", "must lie within %d and %d", IMAGE_LEVEL_MIN,
@@ -510,6 +513,14 @@ static int write_index(struct image_writer *w, struct ferry_error *err)
     return 0;
 }
 
+static int write_signature(struct image_writer *w, const uint8_t root[SHA256_BYTES],
+                           struct ferry_error *err)
+{
+    int error = signature_write(w->signer, root, begin(w, RECORD_SIGNATURE), err);
+
+    return error ? broken(w, error) : record_write(w, NULL, 0, err);
+}
+
 int image_writer_finish(struct image_writer *w, uint8_t root[SHA256_BYTES], struct ferry_error *err)
 {
     uint8_t identity[SHA256_BYTES];
@@ -531,6 +542,8 @@ int image_writer_finish(struct image_writer *w, uint8_t root[SHA256_BYTES], stru
     table_footer_body(&w->table, index_offset, root_offset, footer_end, identity,
                       begin(w, RECORD_FOOTER));
     error = record_write(w, NULL, 0, err);
+    if (!error && w->signer)
+        error = write_signature(w, identity, err);
     w->broken = true; /* nothing may follow */
     if (root)
         memcpy(root, identity, SHA256_BYTES);

@@ -123,7 +123,8 @@ int snapshot_pack(int fd, const struct pack_request *request,
                   const struct snapshot_options *options, struct progress *progress,
                   struct snapshot_result *result, struct ferry_error *err)
 {
-    const struct image_writer_options how = {.level = options->level, .workers = options->workers};
+    const struct image_writer_options how = {
+        .level = options->level, .workers = options->workers, .secret = options->secret};
     CLEANUP_FREE char *manifest = make_manifest(request->config);
     struct pack p = {.request = request, .progress = progress};
     uint64_t start = monotonic_ns();

@@ -167,8 +167,8 @@ static char *make_manifest(const struct save *s)
 static int save_paused(struct save *s, int fd, struct snapshot_result *result,
                        struct ferry_error *err)
 {
-    const struct image_writer_options options = {.level = s->options->level,
-                                                 .workers = s->options->workers};
+    const struct image_writer_options options = {
+        .level = s->options->level, .workers = s->options->workers, .secret = s->options->secret};
     CLEANUP_FREE char *manifest = make_manifest(s);
 
     if (!manifest)

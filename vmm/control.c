@@ -150,6 +150,7 @@ static void run_lines(struct control_client *client)
     if (done) {
         memmove(in->data, in->data + done, in->size - done);
         in->size -= done;
+        explicit_bzero(in->data + in->size, done); /* there may have been a secret in it */
     }
     if (!client->closing && in->size >= LIMIT_CONTROL_LINE_BYTES &&
         !memchr(in->data, '\n', in->size)) {
@@ -203,6 +204,7 @@ static bool receive(struct control_client *client)
         return errno == EINTR;
     take_passed_fds(client, &message);
     writer_copy(&client->in, bytes, (size_t)got);
+    explicit_bzero(bytes, (size_t)got);
     if (!got || client->in.error)
         client->input_ended = true;
     return got > 0;
