@@ -7,6 +7,7 @@
 const struct disk_format *const disk_formats[] = {
     &disk_format_raw,
     &disk_format_qcow2,
+    &disk_format_vmdk,
     NULL,
 };
 
