@@ -19,6 +19,7 @@ extern const struct command command_receive;
 extern const struct command command_migrate;
 extern const struct command command_resolve;
 extern const struct command command_inspect;
+extern const struct command command_sign;
 extern const struct command command_verify;
 extern const struct command command_digest;
 extern const struct command command_diff;

@@ -56,6 +56,11 @@ static void print(const char *file, const json_t *image)
                 format_size(number(image, "bytes"), bytes, sizeof(bytes)),
                 format_size(number(image, "content_bytes"), content, sizeof(content)));
     output_text("root %s", text(image, "root"));
+    if (json_is_true(json_object_get(image, "sealed")))
+        output_text("sealed");
+    for (size_t i = 0; i < json_array_size(json_object_get(image, "signers")); i++)
+        output_text("signed by %s",
+                    json_string_value(json_array_get(json_object_get(image, "signers"), i)));
     if (machine)
         output_text("machine %s: %d CPUs (%s), %s of memory, %d disks, epoch %llu, id %s",
                     text(machine, "name"), (int)number(machine, "cpus"), text(machine, "cpu_model"),

@@ -12,11 +12,14 @@
 #include "common/hash.h"
 #include "common/units.h"
 #include "imagefmt/image.h"
+#include "imagefmt/sign.h"
 
 struct verify_options {
     const char *file;
     bool salvage;
     bool json;
+    const char *key;
+    struct image_file_options image;
     struct progress_options progress;
 };
 
@@ -100,20 +103,76 @@ static int on_end(void *opaque, const struct image_section *section, struct ferr
     return 0;
 }
 
+/* With a key, the image must be signed by it. */
+static int check_signer(const struct verify_options *o, const struct image_summary *summary,
+                        const uint8_t *want, struct ferry_error *err)
+{
+    const char *about = image_file_about(o->file);
+    char text[2 * SHA256_BYTES + 1];
+
+    if (!o->key)
+        return 0;
+    if (summary->scrubbed)
+        return ferry_refuse(err, -ENOKEY, about,
+                            "is sealed: its signatures cannot be seen without its secret");
+    for (unsigned i = 0; i < summary->signers; i++)
+        if (!memcmp(summary->signer[i], want, SIGNER_KEY_BYTES))
+            return 0;
+    if (!summary->signers)
+        return ferry_refuse(err, -EKEYREJECTED, about, "is whole, but nobody has signed it");
+    return ferry_refuse(err, -EKEYREJECTED, about,
+                        "is whole, but not signed by this key; signed by %s%s",
+                        signer_fingerprint(summary->signer[0], text),
+                        summary->signers > 1 ? " and others (--json lists them)" : "");
+}
+
+static json_t *signers_to_json(const struct image_summary *summary)
+{
+    char text[2 * SHA256_BYTES + 1];
+    json_t *signers = json_array();
+
+    for (unsigned i = 0; i < summary->signers; i++)
+        json_array_append_new(signers, json_string(signer_fingerprint(summary->signer[i], text)));
+    return signers;
+}
+
+/* Sums are right; what they are the sums of is not known. */
+static int print_scrubbed(const struct verify_options *o, const struct image_summary *summary,
+                          struct ferry_error *err)
+{
+    char bytes[32];
+
+    if (o->json)
+        return output_json(json_pack("{s:b, s:i, s:I, s:b, s:b}", "ok", 1, "version",
+                                     (int)summary->version, "bytes", (json_int_t)summary->bytes,
+                                     "sealed", 1, "content_checked", 0),
+                           err);
+    output_text("%s: whole, %s, but sealed: content not checked without its secret",
+                image_file_about(o->file), format_size(summary->bytes, bytes, sizeof(bytes)));
+    return 0;
+}
+
 static int print_whole(const struct verify_options *o, const struct image_summary *summary,
                        struct ferry_error *err)
 {
-    char root[2 * SHA256_BYTES + 1], bytes[32];
+    char root[2 * SHA256_BYTES + 1], fingerprint[2 * SHA256_BYTES + 1], bytes[32];
 
+    if (summary->scrubbed)
+        return print_scrubbed(o, summary, err);
     hex_encode(summary->root, SHA256_BYTES, root);
     if (o->json)
-        return output_json(json_pack("{s:b, s:i, s:I, s:I, s:I, s:s}", "ok", 1, "version",
-                                     (int)summary->version, "bytes", (json_int_t)summary->bytes,
-                                     "content_bytes", (json_int_t)summary->content_bytes, "chunks",
-                                     (json_int_t)summary->chunks, "root", root),
-                           err);
+        return output_json(
+            json_pack("{s:b, s:i, s:I, s:I, s:I, s:s, s:b, s:b, s:o, s:b}", "ok", 1, "version",
+                      (int)summary->version, "bytes", (json_int_t)summary->bytes, "content_bytes",
+                      (json_int_t)summary->content_bytes, "chunks", (json_int_t)summary->chunks,
+                      "root", root, "sealed", summary->sealed, "content_checked", 1, "signers",
+                      signers_to_json(summary), "signed_by_key", o->key != NULL),
+            err);
     output_text("%s: whole, %s, root %s", image_file_about(o->file),
                 format_size(summary->bytes, bytes, sizeof(bytes)), root);
+    for (unsigned i = 0; i < summary->signers; i++)
+        output_text("signed by %s%s", signer_fingerprint(summary->signer[i], fingerprint),
+                    o->key ? "" : ", key not given");
     return 0;
 }
 
@@ -163,10 +222,17 @@ static int run(void *parsed, struct ferry_error *err)
     };
     const struct verify_options *o = parsed;
     struct verify v = {0};
+    CLEANUP(image_file_environment_close) struct image_file_environment environment;
     struct image_summary summary;
+    uint8_t key[SIGNER_KEY_BYTES];
     struct stat st;
 
-    int error = progress_view_init(&v.view, &o->progress, err);
+    int error = image_file_environment_open(&o->image, &environment, err);
+    environment.env.scrub = true;
+    if (!error && o->key)
+        error = signer_read(o->key, key, err);
+    if (!error)
+        error = progress_view_init(&v.view, &o->progress, err);
     if (error)
         return error;
     CLEANUP_FD int fd = image_file_open("verify", o->file, err);
@@ -175,11 +241,15 @@ static int run(void *parsed, struct ferry_error *err)
     if (!(v.sections = json_array()))
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
     v.total = !fstat(fd, &st) && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
-    error = image_read(fd, image_file_about(o->file), NULL, 0, &visitor, &v, &summary, err);
+    error =
+        image_read(fd, image_file_about(o->file), &environment.env, 0, &visitor, &v, &summary, err);
     progress_view_end(&v.view);
+    bool whole = !error;
+    if (whole)
+        error = check_signer(o, &summary, key, err);
     if (!error)
         error = print_whole(o, &summary, err);
-    else if (o->salvage && err->kind == FERRY_REFUSED)
+    else if (!whole && o->salvage && err->kind == FERRY_REFUSED)
         print_salvage(o, &v, err);
     json_decref(v.sections);
     return error;
@@ -188,6 +258,9 @@ static int run(void *parsed, struct ferry_error *err)
 static const struct option_spec options[] = {
     OPTION("salvage", NULL, OPTION_FLAG, struct verify_options, salvage,
            "list what is whole before the damage, if there is some"),
+    OPTION("key", "PUBLIC.pem", OPTION_STRING, struct verify_options, key,
+           "demand a signature by this Ed25519 public key (PEM)"),
+    IMAGE_FILE_OPTIONS(struct verify_options, image),
     OPTION("json", NULL, OPTION_FLAG, struct verify_options, json, "print JSON"),
     PROGRESS_OPTIONS(struct verify_options, progress),
     {.name = NULL},

@@ -11,6 +11,7 @@
 
 #include "common/cleanup.h"
 #include "imagefmt/image.h"
+#include "imagefmt/sign.h"
 #include "snapshot/manifest.h"
 #include "vmm/machine.h"
 
@@ -18,6 +19,7 @@ struct inspect {
     const char *about;
     json_t *manifest;
     json_t *sections;
+    bool has_ram;
 };
 
 static int no_memory(const struct inspect *i, struct ferry_error *err)
@@ -84,19 +86,30 @@ static int collect_data(void *opaque, const struct image_section *section, struc
                   number(section->content_bytes), "stored_bytes", number(section->stored_bytes),
                   "digest", hex_encode(section->digest, SHA256_BYTES, digest));
 
+    i->has_ram = i->has_ram || section->kind == IMAGE_RAM;
     return json_array_append_new(i->sections, object) ? no_memory(i, err) : 0;
 }
 
 static json_t *describe(const struct inspect *i, const struct image_summary *summary, bool checked)
 {
-    char root[2 * SHA256_BYTES + 1];
+    char root[2 * SHA256_BYTES + 1], text[2 * SHA256_BYTES + 1];
+    json_t *signers = json_array(), *risks = json_array();
 
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:b, s:O, s:O}", "format", "ferry image",
-                     "version", number(summary->version), "bytes", number(summary->bytes),
-                     "content_bytes", number(summary->content_bytes), "stored_bytes",
-                     number(summary->stored_bytes), "chunks", number(summary->chunks), "root",
-                     hex_encode(summary->root, SHA256_BYTES, root), "checked", checked, "manifest",
-                     i->manifest, "sections", i->sections);
+    for (unsigned n = 0; n < summary->signers; n++)
+        json_array_append_new(signers, json_string(signer_fingerprint(summary->signer[n], text)));
+    if (!summary->sealed && i->has_ram)
+        json_array_append_new(risks, json_string("holds memory content unencrypted"));
+    if (!summary->sealed)
+        json_array_append_new(risks, json_string("not sealed: whoever has the file can read it"));
+    if (!summary->signers)
+        json_array_append_new(risks, json_string("unsigned: nobody vouches for where it is from"));
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:b, s:b, s:o, s:o, s:O, s:O}", "format",
+                     "ferry image", "version", number(summary->version), "bytes",
+                     number(summary->bytes), "content_bytes", number(summary->content_bytes),
+                     "stored_bytes", number(summary->stored_bytes), "chunks",
+                     number(summary->chunks), "root", hex_encode(summary->root, SHA256_BYTES, root),
+                     "checked", checked, "sealed", summary->sealed, "signers", signers, "risks",
+                     risks, "manifest", i->manifest, "sections", i->sections);
 }
 
 /* Content of the stored chunks: the last one may be short. */

@@ -27,6 +27,16 @@ ferry snapshot one - > "$T/pipe.ferry" || fail "snapshot to stdout"
 expect 0 "whole" ferry verify "$T/pipe.ferry"
 cat "$T/pipe.ferry" | ferry verify - > /dev/null || fail "verify of a pipe"
 ferry snapshot one - | ferry verify - > /dev/null || fail "snapshot into verify"
+# Sealed: the secret travels to the machine's process, and its log says nothing of it.
+printf 'open sesame\n' > "$T/phrase"
+ferry snapshot one "$T/sealed.ferry" --passphrase-file "$T/phrase" > /dev/null || fail "snapshot --passphrase-file"
+ferry snapshot one - --passphrase-file "$T/phrase" | ferry verify - --passphrase-file "$T/phrase" > /dev/null ||
+    fail "a sealed snapshot into verify"
+expect 0 "but sealed" ferry verify "$T/sealed.ferry"
+expect 0 "machine one: 1 CPU" ferry inspect "$T/sealed.ferry" --passphrase-file "$T/phrase"
+ferry restore "$T/sealed.ferry" --passphrase-file "$T/phrase" --name unsealed --clone --paused --detach > /dev/null ||
+    fail "restore of a sealed image"
+ferry kill unsealed > /dev/null || fail "kill"
 mkdir "$T/elsewhere"
 (cd "$T/elsewhere" && ferry snapshot one relative.ferry --no-disks > /dev/null) || fail "relative path"
 [ -f "$T/elsewhere/relative.ferry" ] || fail "a relative path is the client's"

@@ -1,0 +1,162 @@
+#!/bin/bash
+# Sealed and signed images: every command with and without the secret, and two witnesses that know
+# FORMAT.md and libcrypto only: python's cryptography unseals, openssl verifies the signature.
+. "$(dirname "$0")/../lib.sh"
+
+command -v openssl > /dev/null || { echo "SKIP: no openssl"; exit 77; }
+
+head -c 32 /dev/urandom > "$T/key"
+head -c 32 /dev/urandom > "$T/other"
+head -c 31 /dev/urandom > "$T/short"
+head -c 4097 /dev/urandom > "$T/long"
+printf 'correct horse\nbattery\n' > "$T/phrase"
+printf 'wrong horse\n' > "$T/wrong"
+{ seq 1 60000; head -c 300000 /dev/urandom; seq 1 60000; } > "$T/disk"
+truncate -s 2M "$T/disk"
+
+expect 0 "content" ferry pack "$T/key.ferry" --disk "$T/disk" --key-file "$T/key" --disk-chunk 64K
+expect 0 "content" ferry pack "$T/pass.ferry" --disk "$T/disk" --passphrase-file "$T/phrase"
+expect 0 "content" ferry pack "$T/open.ferry" --disk "$T/disk"
+expect 2 "32 to 4096 bytes" ferry pack "$T/no.ferry" --disk "$T/disk" --key-file "$T/short"
+expect 2 "32 to 4096 bytes" ferry pack "$T/no.ferry" --disk "$T/disk" --key-file "$T/long"
+expect 2 "one of" ferry pack "$T/no.ferry" --disk "$T/disk" --key-file "$T/key" --passphrase-file "$T/phrase"
+[ ! -e "$T/no.ferry" ] || fail "a refused pack left a file"
+grep -q "vda" "$T/open.ferry" || fail "the open image does not name its disk"
+! grep -q "vda" "$T/key.ferry" || fail "the sealed image names its disk"
+
+# Reading: files and pipes, the right secret and others.
+ferry extract "$T/key.ferry" vda - --key-file "$T/key" | cmp -s - "$T/disk" || fail "extract with a key file"
+"$FERRY" extract - vda - --passphrase-file "$T/phrase" < <(cat "$T/pass.ferry") |
+    cmp -s - "$T/disk" || fail "extract from a pipe with a passphrase"
+expect 3 "not sealed with this key file" ferry extract "$T/key.ferry" vda "$T/out" --key-file "$T/other"
+expect 3 "not sealed with this passphrase" ferry digest "$T/pass.ferry" --passphrase-file "$T/wrong"
+expect 3 "sealed with a passphrase, not with a key file" ferry inspect "$T/pass.ferry" --key-file "$T/key"
+expect 2 "name it with --key-file" ferry inspect "$T/key.ferry"
+expect 2 "give --passphrase-file" setsid "$FERRY" inspect "$T/pass.ferry"
+root=$(ferry digest "$T/open.ferry" | sed -n 's/ .*: root$//p')
+digest=$(ferry digest "$T/disk" | cut -d" " -f1)
+expect 0 "^$digest .* disk vda" ferry digest "$T/key.ferry" --key-file "$T/key"
+expect 0 "^sealed" ferry inspect "$T/key.ferry" --key-file "$T/key"
+ferry inspect "$T/open.ferry" --json | grep -q '"risks":\["not sealed' || fail "risks"
+[ -z "$(ferry diff "$T/key.ferry" "$T/key.ferry" --key-file "$T/key")" ] || fail "diff of a sealed image"
+
+# A host without the secret checks the sums.
+expect 0 "whole, .* but sealed: content not checked" ferry verify "$T/key.ferry"
+ferry verify "$T/key.ferry" --json | grep -q '"content_checked":false' || fail "verify --json without the secret"
+expect 0 "whole, .* root [0-9a-f]{64}" ferry verify "$T/key.ferry" --key-file "$T/key"
+cp "$T/key.ferry" "$T/bad.ferry"
+printf '\x55' | dd of="$T/bad.ferry" bs=1 seek=100000 conv=notrunc status=none
+expect 3 "a sealed chunk is damaged" ferry verify "$T/bad.ferry"
+expect 3 "damaged" ferry verify "$T/bad.ferry" --key-file "$T/key"
+head -c -1 "$T/key.ferry" > "$T/cut.ferry"
+expect 3 "ends early" ferry verify "$T/cut.ferry"
+if command -v zstd > /dev/null; then
+    zstd -tq "$T/key.ferry" || fail "zstd -t of a sealed image"
+fi
+
+# Signatures.
+openssl genpkey -algorithm ed25519 -out "$T/me.pem" 2> /dev/null
+openssl pkey -in "$T/me.pem" -pubout -out "$T/me.pub"
+openssl genpkey -algorithm ed25519 -out "$T/you.pem" 2> /dev/null
+openssl pkey -in "$T/you.pem" -pubout -out "$T/you.pub"
+openssl genpkey -algorithm x25519 -out "$T/x.pem" 2> /dev/null
+me=$(openssl pkey -pubin -in "$T/me.pub" -outform DER | tail -c 32 | sha256sum | cut -d' ' -f1)
+expect 3 "nobody has signed it" ferry verify "$T/open.ferry" --key "$T/me.pub"
+for image in open key; do
+    with=()
+    [ $image = open ] || with=(--key-file "$T/key")
+    expect 0 "signed by $me" ferry sign "$T/$image.ferry" --key "$T/me.pem" "${with[@]}"
+    cp "$T/$image.ferry" "$T/before"
+    expect 0 "signed already" ferry sign "$T/$image.ferry" --key "$T/me.pem" "${with[@]}"
+    cmp -s "$T/before" "$T/$image.ferry" || fail "signing twice changed the image"
+    expect 0 "signed by $me, key not given" ferry verify "$T/$image.ferry" "${with[@]}"
+    expect 0 "signed by $me\$" ferry verify "$T/$image.ferry" --key "$T/me.pub" "${with[@]}"
+    expect 3 "not signed by this key; signed by $me" ferry verify "$T/$image.ferry" --key "$T/you.pub" "${with[@]}"
+    expect 0 "signed by $me" ferry inspect "$T/$image.ferry" "${with[@]}"
+    expect 0 "signed by" ferry sign "$T/$image.ferry" --key "$T/you.pem" "${with[@]}"
+    expect 0 "signed by" ferry verify "$T/$image.ferry" --key "$T/you.pub" "${with[@]}"
+    ferry extract "$T/$image.ferry" vda - "${with[@]}" | cmp -s - "$T/disk" || fail "extract of a signed image"
+    head -c -1 "$T/$image.ferry" > "$T/torn"
+    expect 3 "no whole signature" ferry verify "$T/torn" "${with[@]}"
+    cat "$T/$image.ferry" <(tail -c $([ $image = open ] && echo 128 || echo 144) "$T/$image.ferry") > "$T/twice"
+    expect 3 "" ferry verify "$T/twice" "${with[@]}"
+done
+expect 0 "but sealed" ferry verify "$T/key.ferry"
+expect 3 "cannot be seen without its secret" ferry verify "$T/key.ferry" --key "$T/me.pub"
+expect 2 "not the PEM of an Ed25519 private key" ferry sign "$T/open.ferry" --key "$T/x.pem"
+expect 2 "not the PEM of an Ed25519 public key" ferry verify "$T/open.ferry" --key "$T/me.pem"
+expect 2 "say whose signature" ferry sign "$T/open.ferry"
+
+# openssl on the first signature: 256 bytes before the end are two SIGN records of 128.
+tail -c 256 "$T/open.ferry" | head -c 120 | tail -c 64 > "$T/signature"
+{ printf 'ferry image root 1\n'; printf "$(echo "$root" | sed 's/../\\x&/g')"; } > "$T/message"
+openssl pkeyutl -verify -pubin -inkey "$T/me.pub" -rawin -in "$T/message" -sigfile "$T/signature" \
+    > /dev/null || fail "openssl does not find the signature right"
+
+# A signature of a key of one's own under a foreign public key, its sum made right, is none.
+python=/usr/bin/python3
+$python -c 'import cryptography, xxhash' 2> /dev/null || { echo "SKIP: no python3-cryptography"; exit 77; }
+$python - "$T/open.ferry" "$T/forged" << 'EOP' || fail "cannot forge"
+import sys, xxhash
+image = bytearray(open(sys.argv[1], 'rb').read())
+image[-128 + 60] ^= 1
+image[-8:] = xxhash.xxh3_64_intdigest(bytes(image[-128:-8])).to_bytes(8, 'little')
+open(sys.argv[2], 'wb').write(image)
+EOP
+expect 3 "does not match the root" ferry verify "$T/forged"
+expect 3 "does not match the root" ferry inspect "$T/forged"
+
+# Unsealing by FORMAT.md alone.
+cat > "$T/unseal.py" << 'EOP'
+import struct, subprocess, sys, xxhash
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+image = open(sys.argv[1], 'rb').read()
+secret = open(sys.argv[2], 'rb').read()
+at, records = 0, None
+disk = bytearray(2 << 20)
+head = None
+while at < len(image):
+    magic, length, tag, offset = struct.unpack_from('<II4sQ', image, at)
+    record = image[at:at + 8 + length]
+    at += len(record)
+    assert magic == 0x184D2A57 and offset == at - len(record)
+    assert xxhash.xxh3_64_intdigest(record[:-8]) == int.from_bytes(record[-8:], 'little')
+    body = record[20:-8]
+    if tag == b'HEAD':
+        flags = body[12:16]
+        assert flags == b'\2\0\0\0'
+        continue
+    if tag == b'CRYP':
+        source, log2n, r, p = struct.unpack_from('<IIII', body)
+        salt, check = body[16:48], body[48:64]
+        master = secret if source == 2 else \
+            Scrypt(salt, 32, 1 << log2n, r, p).derive(secret.split(b'\n')[0])
+        keys = HKDF(hashes.SHA256(), 80, salt, b'ferry image 1' + flags).derive(master)
+        assert keys[64:] == check
+        records, chunks = AESGCM(keys[:32]), AESGCM(keys[32:64])
+        continue
+    if tag == b'SEAL':
+        frame = chunks.decrypt(head[0:4] + head[8:16], body, b'SEAL')
+        content = subprocess.run(['zstd', '-dcq'], input=frame, stdout=subprocess.PIPE, check=True).stdout
+        place = int.from_bytes(head[8:16], 'little') * size
+        disk[place:place + len(content)] = content
+        seen[offset - 108] = content
+        continue
+    body = records.decrypt(record[8:20], body, record[:20])
+    if tag == b'DATA':
+        size, seen = int.from_bytes(body[8:12], 'little'), {}
+    if tag == b'CHNK':
+        head = body
+        if head[4:8] == b'\2\0\0\0':
+            content = seen[int.from_bytes(head[24:32], 'little')]
+            place = int.from_bytes(head[8:16], 'little') * size
+            disk[place:place + len(content)] = content
+sys.stdout.buffer.write(disk)
+EOP
+$python "$T/unseal.py" "$T/key.ferry" "$T/key" | cmp -s - "$T/disk" || fail "the key file, by FORMAT.md"
+$python "$T/unseal.py" "$T/pass.ferry" "$T/phrase" | cmp -s - "$T/disk" || fail "the passphrase, by FORMAT.md"
+exit 0
