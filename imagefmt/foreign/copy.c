@@ -227,12 +227,20 @@ static int report(const struct copy *c, struct ferry_error *err)
     return 0;
 }
 
+/* The piece so many behind the oldest, at most a whole ring. */
+static unsigned in_ring(const struct copy *c, unsigned behind)
+{
+    unsigned at = c->oldest + behind;
+
+    return at < c->count ? at : at - c->count;
+}
+
 static int take_oldest(struct copy *c, struct ferry_error *err)
 {
     struct piece *piece = &c->pieces[c->oldest];
 
     pool_wait(c->pool, &piece->task);
-    c->oldest = (c->oldest + 1) % c->count;
+    c->oldest = in_ring(c, 1);
     c->busy--;
     if (piece->error) {
         if (err)
@@ -254,7 +262,7 @@ static int run_pass(struct copy *c, struct ferry_error *err)
     while (more > 0 && !error) {
         if (c->busy == c->count)
             error = take_oldest(c, err);
-        struct piece *piece = &c->pieces[(c->oldest + c->busy) % c->count];
+        struct piece *piece = &c->pieces[in_ring(c, c->busy)];
         if (!error && (more = next_piece(c, piece, err)) > 0) {
             c->busy++;
             pool_submit(c->pool, &piece->task);

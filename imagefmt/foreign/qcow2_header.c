@@ -4,6 +4,7 @@
  * them is replaced.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,7 +66,7 @@ static void name_feature(const uint8_t *bytes, size_t size, uint32_t header_byte
 {
     struct reader table;
 
-    strcpy(name, "a newer one");
+    snprintf(name, FEATURE_BYTES, "a newer one");
     if (!find_extension(bytes, size, header_bytes, QCOW2_EXTENSION_FEATURES, &table))
         return;
     while (reader_left(&table) >= FEATURE_BYTES) {

@@ -103,7 +103,7 @@ static int emit(struct qcow2_writer *w, uint64_t offset, const void *data, size_
 
 static int emit_header(struct qcow2_writer *w, struct ferry_error *err)
 {
-    CLEANUP(writer_free) struct writer b = writer_init(QCOW2_CLUSTER_BITS_MAX * 64);
+    CLEANUP(writer_free) struct writer b = writer_init(1 << QCOW2_CLUSTER_BITS_MIN);
 
     writer_u32be(&b, QCOW2_MAGIC);
     writer_u32be(&b, 3);
@@ -461,7 +461,7 @@ static int measure(struct qcow2_writer *w, struct ferry_error *err)
 static int make_tables(struct qcow2_writer *w, struct ferry_error *err)
 {
     w->l1 = calloc(w->l1_entries + 1, sizeof(*w->l1));
-    w->reftable = calloc(w->reftable_clusters, w->cluster_bytes);
+    w->reftable = calloc(w->reftable_clusters + 1, w->cluster_bytes);
     w->l2 = calloc(1, w->cluster_bytes);
     w->refcounts = calloc(1, w->cluster_bytes);
     w->open = malloc(w->cluster_bytes);

@@ -40,11 +40,12 @@ static void free_source(struct source *source)
 static int new_source(const char *about, uint64_t size, struct any_source **out,
                       struct ferry_error *err)
 {
-    struct any_source *s = calloc(1, sizeof(*s) + strlen(about) + 1);
+    size_t name_bytes = strlen(about) + 1;
+    struct any_source *s = calloc(1, sizeof(*s) + name_bytes);
 
     if (!s)
         return ferry_fail(err, -ENOMEM, about, "out of memory");
-    strcpy(s->name, about);
+    memcpy(s->name, about, name_bytes);
     s->source = (struct source){.close = free_source, .size_bytes = size, .about = s->name};
     *out = s;
     return 0;

@@ -234,7 +234,8 @@ static void test_backing_needs_leave(void **state)
     CLEANUP_FREE uint8_t *bytes = sample("none", &size);
 
     (void)state;
-    memcpy(bytes + 200, "json:\033[31m{}", 12);
+    static const char name[12] = {'j', 's', 'o', 'n', ':', 27, '[', '3', '1', 'm', '{', '}'};
+    memcpy(bytes + 200, name, sizeof(name));
     put_at(bytes, 8, 8, 200);
     put_at(bytes, 16, 4, 12);
     assert_int_equal(source_of_memory(bytes, size, "child", &source, NULL), 0);
