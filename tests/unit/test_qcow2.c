@@ -18,10 +18,16 @@
 #include "imagefmt/foreign/copy.h"
 #include "imagefmt/foreign/sink.h"
 #include "imagefmt/foreign/source.h"
+#include "tests/support/image_sample.h"
 
 #define DISK_BYTES    (1 * MIB)
 #define CLUSTER_BYTES 4096u
 #define L1_AT         CLUSTER_BYTES
+
+static uint8_t content_at(size_t i)
+{
+    return i < DISK_BYTES / 2 ? (uint8_t)(i / 33 + i % 7 + 1) : 0;
+}
 
 /* A disk of text in its first half: header, L1, refcounts, then clusters and L2 tables. */
 static uint8_t *sample(const char *codec, size_t *size)
@@ -38,8 +44,8 @@ static uint8_t *sample(const char *codec, size_t *size)
     struct stat st;
     CLEANUP_FD int fd = memfd_create("qcow2", MFD_CLOEXEC);
 
-    for (size_t i = 0; i < DISK_BYTES / 2; i++)
-        content[i] = (uint8_t)(i / 33 + i % 7);
+    for (size_t i = 0; i < DISK_BYTES; i++)
+        content[i] = content_at(i);
     assert_int_equal(source_of_memory(content, DISK_BYTES, "content", &source, NULL), 0);
     assert_int_equal(disk_format_raw.open(source, NULL, &disk, NULL), 0);
     sink_of_fd(&sink, fd, "qcow2", false);
@@ -225,6 +231,32 @@ static void test_damaged_and_short_files(void **state)
     }
 }
 
+static void test_reads_anywhere(void **state)
+{
+    static const char *const codecs[] = {"none", "zlib", "zstd"};
+    static uint8_t got[20000];
+    uint64_t seed = 1;
+
+    (void)state;
+    for (size_t k = 0; k < 3; k++) {
+        CLEANUP(source_cleanup) struct source *source = NULL;
+        struct disk *disk = NULL;
+        size_t size;
+        CLEANUP_FREE uint8_t *bytes = sample(codecs[k], &size);
+        assert_int_equal(source_of_memory(bytes, size, "any", &source, NULL), 0);
+        assert_int_equal(disk_format_qcow2.open(source, NULL, &disk, NULL), 0);
+        for (int i = 0; i < 200; i++) {
+            uint64_t offset = sample_random(&seed) % (DISK_BYTES - sizeof(got));
+            size_t part = sample_random(&seed) % sizeof(got);
+            assert_int_equal(disk->format->read(disk, offset, got, part, NULL), 0);
+            for (size_t at = 0; at < part; at++)
+                if (got[at] != content_at(offset + at))
+                    fail_msg("%s: byte %zu differs", codecs[k], (size_t)offset + at);
+        }
+        disk->format->close(disk);
+    }
+}
+
 static void test_backing_needs_leave(void **state)
 {
     CLEANUP(source_cleanup) struct source *source = NULL;
@@ -256,6 +288,7 @@ int main(void)
         cmocka_unit_test(test_table_entries),
         cmocka_unit_test(test_tables_that_name_themselves),
         cmocka_unit_test(test_damaged_and_short_files),
+        cmocka_unit_test(test_reads_anywhere),
         cmocka_unit_test(test_backing_needs_leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
