@@ -5,10 +5,8 @@
 #include <string.h>
 
 const struct disk_format *const disk_formats[] = {
-    &disk_format_raw,
-    &disk_format_qcow2,
-    &disk_format_vmdk,
-    NULL,
+    &disk_format_raw,  &disk_format_qcow2, &disk_format_vmdk,
+    &disk_format_vhdx, &disk_format_vdi,   NULL,
 };
 
 const struct disk_format *disk_format_by_name(const char *name)

@@ -73,3 +73,73 @@ expect 3 "512 bytes to 2 TiB" ferry convert "$T/large.raw" "$T/y.vmdk"
 ferry convert "$T/large2000.raw" "$T/l.vmdk" --verify > /dev/null || fail "2000 GiB of VMDK"
 [ "$(stat -c %s "$T/l.vmdk")" -lt 700000 ] || fail "2000 GiB of nothing are stored"
 qemu-io -r -c 'read -P 0 1T 1M' -c 'read -v 0x18000000000 9' "$T/l.vmdk" | grep -q somewhere || fail "2000 GiB of VMDK: qemu-io"
+
+# ---- VHDX and VDI ----
+for format in vhdx vdi; do
+    kinds="subformat=dynamic subformat=dynamic,block_size=1M subformat=fixed"
+    [ $format = vdi ] && kinds="static=off static=on"
+    for options in $kinds; do
+        qemu-img convert -O $format -o $options "$T/raw" "$T/q.$format" || fail "qemu-img $format $options"
+        reads "$T/q.$format" "$T/raw"
+    done
+    writes $format $format "$T/raw" "$T/w.$format"
+    for file in "$T/w.$format" "$T/w.$format.pipe"; do
+        qemu-img check -q "$file" || fail "qemu-img check: $file"
+        qemu-io -c 'write -P 1 3M 1M' -c 'write -P 2 40M 600K' -c 'read -P 1 3M 1M' "$file" > /dev/null &&
+            qemu-img check -q "$file" || fail "what qemu writes into our $format breaks it"
+    done
+    ferry convert "$T/large.raw" "$T/l.$format" --verify > /dev/null || fail "3 TiB of $format"
+    [ $(($(stat -c %b "$T/l.$format") * 512)) -lt 16000000 ] || fail "3 TiB of nothing are stored"
+    qemu-io -r -f $format -c 'read -v 0x18000000000 9' "$T/l.$format" | grep -q somewhere || fail "3 TiB of $format: qemu-io"
+done
+
+# A VHDX whose table of blocks is only in its log: what we read is what qemu-img replays.
+python3 - "$T/w.vhdx.pipe" "$T/log.vhdx" << 'END'
+import shutil, struct, sys
+source, path = sys.argv[1:]
+shutil.copy(source, path)
+def crc(data):
+    value = 0xffffffff
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82f63b78 if value & 1 else 0)
+    return value ^ 0xffffffff
+def summed(data):
+    data = data[:4] + bytes(4) + data[8:]
+    return data[:4] + struct.pack("<I", crc(data)) + data[8:]
+guid = bytes(range(1, 17))
+with open(path, "r+b") as f:
+    headers = [(f.seek(o), f.read(4096))[1] for o in (65536, 131072)]
+    newest = max(range(2), key=lambda i: struct.unpack_from("<Q", headers[i], 8)[0])
+    header = headers[newest]
+    bytes_, offset = struct.unpack_from("<IQ", header, 68)
+    size = f.seek(0, 2)
+    f.seek(3 << 20)
+    bat = f.read(4096)
+    f.seek(3 << 20)
+    f.write(b"\xee" * 8192)  # what the log mends: a sector of data, a sector of zeroes
+    start = bytes_ - 4096    # the entries go around the end of the ring
+    def entry(sequence, at, tail, descriptors, sectors):
+        body = struct.pack("<4sIIIQII", b"loge", 0, 4096 * (1 + len(sectors)), tail, sequence, len(descriptors), 0)
+        body += guid + struct.pack("<QQ", size, size) + b"".join(descriptors)
+        body = summed(body.ljust(4096, b"\0") + b"".join(sectors))
+        for i in range(0, len(body), 4096):
+            f.seek(offset + (at + i) % bytes_)
+            f.write(body[i:i + 4096])
+    def data(sequence, where, sector):
+        low, high = sequence & 0xffffffff, sequence >> 32
+        return (b"desc" + sector[-4:] + sector[:8] + struct.pack("<QQ", where, sequence),
+                struct.pack("<4sI", b"data", high) + sector[8:-4] + struct.pack("<I", low))
+    first, sector = data(7, 3 << 20, b"\x55" * 4096)  # overwritten by the second entry
+    entry(7, start, start, [first], [sector])
+    second, sector = data(8, 3 << 20, bat)
+    zero = struct.pack("<4sIQQQ", b"zero", 0, 4096, (3 << 20) + 4096, 8)
+    entry(8, 4096, start, [second, zero], [sector])
+    f.seek((65536, 131072)[newest])
+    f.write(summed(header[:48] + guid + header[64:]))
+END
+digest_of "$T/log.vhdx" > "$T/replayed"
+qemu-img check -q -r all "$T/log.vhdx" || fail "qemu-img does not replay the log"
+[ "$(cat "$T/replayed")" = "$(digest_of "$T/w.vhdx.pipe")" ] || fail "replaying a log gives other content"
+qemu-img compare -q "$T/log.vhdx" "$T/w.vhdx.pipe" || fail "qemu-img replays other content"
