@@ -37,6 +37,7 @@ expect 0 "machine one: 1 CPU" ferry inspect "$T/sealed.ferry" --passphrase-file 
 ferry restore "$T/sealed.ferry" --passphrase-file "$T/phrase" --name unsealed --clone --paused --detach > /dev/null ||
     fail "restore of a sealed image"
 ferry kill unsealed > /dev/null || fail "kill"
+rm "$T/sealed.ferry" "$T/sealed.ferry.vda.raw"
 mkdir "$T/elsewhere"
 (cd "$T/elsewhere" && ferry snapshot one relative.ferry --no-disks > /dev/null) || fail "relative path"
 [ -f "$T/elsewhere/relative.ferry" ] || fail "a relative path is the client's"
