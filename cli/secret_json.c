@@ -15,6 +15,15 @@ json_t *secret_to_json(const struct image_secret *secret)
     return value;
 }
 
+/* The text belongs to a value that nobody else reads. */
+static void wipe(const char *text)
+{
+    char *own;
+
+    memcpy(&own, &text, sizeof(own));
+    explicit_bzero(own, strlen(own));
+}
+
 int secret_from_json(const json_t *value, struct image_secret *secret, struct ferry_error *err)
 {
     const char *hex = json_string_value(json_object_get(value, "hex"));
@@ -27,7 +36,7 @@ int secret_from_json(const json_t *value, struct image_secret *secret, struct fe
     bool valid = (kind == SECRET_PASSPHRASE || kind == SECRET_KEY_FILE) && size &&
                  size <= sizeof(secret->bytes) && !hex_decode(hex, secret->bytes, size);
     if (hex)
-        explicit_bzero((void *)(uintptr_t)hex, strlen(hex));
+        wipe(hex);
     if (!valid)
         return ferry_usage(err, "secret", "is not one");
     secret->kind = (enum image_secret_kind)kind;

@@ -66,21 +66,22 @@ static int crypto_failed(const char *about, struct ferry_error *err)
 }
 
 /* HKDF-SHA256 to both keys and the check value; HEAD's flags are bound by it. */
-static bool derive(const uint8_t *master, size_t size, uint32_t flags, const uint8_t *salt,
+static bool derive(uint8_t *master, size_t size, uint32_t flags, const uint8_t *salt_given,
                    struct image_key *key, uint8_t check[SEAL_CHECK_BYTES])
 {
     uint8_t info[17] = "ferry image 1", out[2 * SEAL_KEY_BYTES + SEAL_CHECK_BYTES];
+    uint8_t salt[SEAL_SALT_BYTES]; /* OSSL_PARAM wants what may be written to */
     EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
     EVP_KDF_CTX *ctx = kdf ? EVP_KDF_CTX_new(kdf) : NULL;
     const OSSL_PARAM params[] = {
         OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, (char[]){"SHA256"}, 0),
-        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *)(uintptr_t)master, size),
-        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, (void *)(uintptr_t)salt,
-                                          SEAL_SALT_BYTES),
+        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, master, size),
+        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, salt, SEAL_SALT_BYTES),
         OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info, sizeof(info)),
         OSSL_PARAM_construct_end(),
     };
 
+    memcpy(salt, salt_given, sizeof(salt));
     flags = htole32(flags);
     memcpy(info + 13, &flags, sizeof(flags));
     bool ok = ctx && EVP_KDF_derive(ctx, out, sizeof(out), params) > 0;
@@ -100,7 +101,8 @@ static int derive_seal(const struct image_secret *secret, const struct seal_para
                        uint32_t flags, uint8_t check[SEAL_CHECK_BYTES], struct seal **out,
                        struct ferry_error *err)
 {
-    uint8_t master[MASTER_BYTES];
+    uint8_t master[LIMIT_SECRET_BYTES];
+    size_t size = secret->size;
     bool ok = true;
     struct seal *seal = calloc(1, sizeof(*seal));
 
@@ -108,14 +110,14 @@ static int derive_seal(const struct image_secret *secret, const struct seal_para
         free(seal);
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
     }
-    if (secret->kind == SECRET_PASSPHRASE)
+    memcpy(master, secret->bytes, size);
+    if (secret->kind == SECRET_PASSPHRASE) {
+        size = MASTER_BYTES;
         ok = EVP_PBE_scrypt((const char *)secret->bytes, secret->size, params->salt,
                             SEAL_SALT_BYTES, UINT64_C(1) << params->log2n, params->r, params->p,
-                            LIMIT_SCRYPT_BYTES + 2 * MIB, master, sizeof(master)) == 1;
-    if (ok && secret->kind == SECRET_PASSPHRASE)
-        ok = derive(master, sizeof(master), flags, params->salt, &seal->key, check);
-    else if (ok)
-        ok = derive(secret->bytes, secret->size, flags, params->salt, &seal->key, check);
+                            LIMIT_SCRYPT_BYTES + 2 * MIB, master, size) == 1;
+    }
+    ok = ok && derive(master, size, flags, params->salt, &seal->key, check);
     OPENSSL_cleanse(master, sizeof(master));
     *out = seal;
     if (ok)
