@@ -5,8 +5,13 @@
 #include <string.h>
 
 const struct disk_format *const disk_formats[] = {
-    &disk_format_raw,  &disk_format_qcow2, &disk_format_vmdk,
-    &disk_format_vhdx, &disk_format_vdi,   NULL,
+    &disk_format_raw,
+    &disk_format_qcow2,
+    &disk_format_vmdk,
+    &disk_format_vhd,
+    &disk_format_vhdx,
+    &disk_format_vdi,
+    NULL,
 };
 
 const struct disk_format *disk_format_by_name(const char *name)
@@ -36,9 +41,9 @@ static const struct {
 } unread[] = {
     {20, "ferryimg", "a ferry image; take the disk out with 'ferry extract'"},
     {0, "QFI\xfb", "a qcow of a version that is not read"},
-    {0, "KDMV", "a VMDK disk"},
+    {0, "KDMV", "a VMDK of a version that is not read"},
     {0, "# Disk DescriptorFile", "a VMDK descriptor"},
-    {0, "conectix", "a VHD disk"},
+    {0, "conectix", "a damaged VHD"},
     {0, "vhdxfile", "a VHDX disk"},
     {64, "\x7f\x10\xda\xbe", "a VDI disk"},
     {0, "LUKS\xba\xbe", "an encrypted disk"},

@@ -286,6 +286,7 @@ static int vdi_create(struct sink *sink, const struct disk_write_options *option
 
     if (!v)
         return ferry_fail(err, -ENOMEM, sink->about, "out of memory");
+    v->writer.opaque = v;
     int error = check_options(sink, options, err);
     if (error)
         return error;

@@ -241,6 +241,7 @@ int vhdx_create(struct sink *sink, const struct disk_write_options *options,
 
     if (!v)
         return ferry_fail(err, -ENOMEM, sink->about, "out of memory");
+    v->writer.opaque = v;
     int error = check_options(sink, options, err);
     if (error)
         return error;

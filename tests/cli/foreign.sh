@@ -143,3 +143,69 @@ digest_of "$T/log.vhdx" > "$T/replayed"
 qemu-img check -q -r all "$T/log.vhdx" || fail "qemu-img does not replay the log"
 [ "$(cat "$T/replayed")" = "$(digest_of "$T/w.vhdx.pipe")" ] || fail "replaying a log gives other content"
 qemu-img compare -q "$T/log.vhdx" "$T/w.vhdx.pipe" || fail "qemu-img replays other content"
+
+# ---- VHD ----
+for options in subformat=dynamic subformat=fixed subformat=dynamic,force_size=on subformat=fixed,force_size=on; do
+    qemu-img convert -O vpc -o $options "$T/raw" "$T/q.vhd" || fail "qemu-img $options"
+    # Without force_size the disk is rounded up to a geometry.
+    qemu-img convert -f vpc -O raw "$T/q.vhd" "$T/q.raw"
+    reads "$T/q.vhd" "$T/q.raw"
+done
+writes vhd vpc "$T/raw" "$T/w.vhd"
+for file in "$T/w.vhd" "$T/w.vhd.pipe"; do
+    qemu-img info -f vpc --output=json "$file" > "$T/info"
+    [ "$(json "$T/info" virtual-size)" = "$(stat -c %s "$T/raw")" ] || fail "qemu-img sees another size"
+    if command -v vhdiinfo > /dev/null; then
+        vhdiinfo "$file" > "$T/info" || fail "vhdiinfo: $(cat "$T/info")"
+        grep -q "($(stat -c %s "$T/raw") bytes)" "$T/info" || fail "vhdiinfo: $(cat "$T/info")"
+    fi
+done
+expect 3 "to 2040 GiB" ferry convert "$T/large.raw" "$T/y.vhd"
+ferry convert "$T/large2000.raw" "$T/l.vhd" --verify > /dev/null || fail "2000 GiB of VHD"
+qemu-io -r -f vpc -c 'read -v 0x18000000000 9' "$T/l.vhd" | grep -q somewhere || fail "2000 GiB of VHD: qemu-io"
+
+# A child is made of a dynamic one whose blocks and bitmaps are thinned out.
+python3 - "$T/w.vhd" "$T/child.vhd" "$T/child.raw" "$T/raw" << 'END'
+import shutil, struct, sys
+base, child, want, raw = sys.argv[1:]
+data = bytearray(open(base, "rb").read())
+content = bytearray(open(raw, "rb").read())
+parent = bytes(len(content))  # the parent is content with every byte inverted
+parent = bytes(b ^ 0xff for b in content)
+def fix(at, size, sum_at):
+    data[at + sum_at:at + sum_at + 4] = bytes(4)
+    struct.pack_into(">I", data, at + sum_at, ~sum(data[at:at + size]) & 0xffffffff)
+for at in (0, len(data) - 512):
+    struct.pack_into(">I", data, at + 60, 4)
+    fix(at, 512, 64)
+data[576:576 + 20] = "../evil.vh".encode("utf-16-be")
+fix(512, 1024, 36)
+result = bytearray(parent)
+for block in range((len(content) + (2 << 20) - 1) // (2 << 20)):
+    sector = struct.unpack_from(">I", data, 1536 + 4 * block)[0]
+    if sector == 0xffffffff:
+        continue
+    for i in range(512):  # every second byte of the bitmap: 8 sectors of the child, 8 of the parent
+        data[sector * 512 + i] = 0xff if i % 2 else 0
+        if i % 2:
+            at = block * (2 << 20) + i * 4096
+            part = content[at:at + 4096]
+            result[at:at + len(part)] = part
+open(child, "wb").write(data)
+open(want, "wb").write(result)
+open(want + ".parent", "wb").write(parent)
+END
+expect 3 "builds on '../evil.vh'" ferry digest "$T/child.vhd"
+ferry convert "$T/child.raw.parent" "$T/parent.vhd" > /dev/null || fail "cannot write the parent"
+ferry convert "$T/child.vhd" "$T/back.raw" --allow-external "$T/parent.vhd" > /dev/null || fail "a child"
+cmp "$T/back.raw" "$T/child.raw" || fail "a child has other content"
+
+# What a format cannot do is said, and leaves nothing.
+for to in vmdk vhd vhdx vdi; do
+    expect 2 "codec" ferry convert "$T/raw" "$T/z.$to" --codec zstd
+    expect 2 "" ferry convert "$T/raw" "$T/z.$to" --cluster 4K
+    [ ! -e "$T/z.$to" ] || fail "wrong usage leaves a file"
+    cp "$T/w.$to" "$T/cut.$to" 2> /dev/null || cp "$T/vmdk/disk.vmdk" "$T/cut.$to"
+    truncate -s -1500000 "$T/cut.$to"
+    expect 3 "cut.$to" ferry digest "$T/cut.$to"
+done
