@@ -56,6 +56,8 @@ static void print(const char *file, const json_t *image)
                 format_size(number(image, "bytes"), bytes, sizeof(bytes)),
                 format_size(number(image, "content_bytes"), content, sizeof(content)));
     output_text("root %s", text(image, "root"));
+    if (json_object_get(image, "base"))
+        output_text("builds on %s", text(image, "base"));
     if (json_is_true(json_object_get(image, "sealed")))
         output_text("sealed");
     for (size_t i = 0; i < json_array_size(json_object_get(image, "signers")); i++)

@@ -20,6 +20,7 @@
 
 struct pack_cli {
     const char *dest;
+    const char *base;
     struct machine_options machine;
     uint64_t level;
     bool fast;
@@ -71,7 +72,8 @@ static int write_image(const struct pack_cli *o, int fd, const struct image_secr
                        struct progress *progress, struct snapshot_result *result,
                        struct ferry_error *err)
 {
-    const struct snapshot_options options = {
+    CLEANUP(image_cleanup) struct image *base = NULL;
+    struct snapshot_options options = {
         .level = o->fast ? FAST_LEVEL : (int)o->level,
         .disk_chunk_bytes = (uint32_t)o->disk_chunk,
         .secret = secret->kind ? secret : NULL,
@@ -84,7 +86,10 @@ static int write_image(const struct pack_cli *o, int fd, const struct image_secr
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
     machine_config_defaults(config);
     name_by_file(o->dest, config);
-    int error = machine_options_apply(&o->machine, config, err);
+    int error = o->base ? image_file_open_chain(o->base, &o->image, &base, err) : 0;
+    options.base = base;
+    if (!error)
+        error = machine_options_apply(&o->machine, config, err);
     if (!error)
         error = disks_from_options(&o->machine.disks, &opening, config, disks, err);
     if (error)
@@ -162,6 +167,8 @@ static const struct option_spec options[] = {
            "cut disks into chunks of SIZE, 4K to 4M (256K)"),
     OPTION_ENCRYPT(struct pack_cli, encrypt),
     IMAGE_SECRET_OPTIONS(struct pack_cli, image),
+    OPTION("base", "FILE", OPTION_STRING, struct pack_cli, base,
+           "store only what is not in this image"),
     OPTION("json", NULL, OPTION_FLAG, struct pack_cli, json, "print JSON"),
     PROGRESS_OPTIONS(struct pack_cli, progress),
     {.name = NULL},

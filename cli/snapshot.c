@@ -20,6 +20,7 @@
 struct snapshot_cli {
     const char *name;
     const char *file;
+    const char *base;
     bool no_disks;
     bool stop;
     uint64_t level;
@@ -76,10 +77,12 @@ static int call(const struct snapshot_cli *o, const struct image_secret *secret,
     CLEANUP(client_close) struct client client = CLIENT_NONE;
     CLEANUP(pump_cleanup) struct pump pump = PUMP_NONE;
     bool to_stdout = !strcmp(o->file, "-");
-    char path[LIMIT_PATH_BYTES] = "";
+    char path[LIMIT_PATH_BYTES] = "", base[LIMIT_PATH_BYTES] = "";
     int fd = -1;
 
     int error = to_stdout ? 0 : absolute_path(o->file, path, sizeof(path), err);
+    if (!error && o->base)
+        error = absolute_path(o->base, base, sizeof(base), err);
     if (!error)
         error = client_connect(o->name, &client, err);
     if (!error && to_stdout && stdout_may_block())
@@ -96,6 +99,8 @@ static int call(const struct snapshot_cli *o, const struct image_secret *secret,
         "ram_chunk_bytes", (json_int_t)o->ram_chunk, "disk_chunk_bytes", (json_int_t)o->disk_chunk);
     if (secret->kind)
         json_object_set_new(arguments, "secret", secret_to_json(secret));
+    if (*base)
+        json_object_set_new(arguments, "base", json_string(base));
     if (!to_stdout)
         json_object_set_new(arguments, "file", json_string(path));
     error = client_call(&client, "snapshot", arguments, fd, view, -1, result, err);
@@ -166,6 +171,8 @@ static const struct option_spec options[] = {
            "smaller ones quicker access"),
     OPTION_ENCRYPT(struct snapshot_cli, encrypt),
     IMAGE_SECRET_OPTIONS(struct snapshot_cli, image),
+    OPTION("base", "FILE", OPTION_STRING, struct snapshot_cli, base,
+           "store only what is not in this image"),
     OPTION("json", NULL, OPTION_FLAG, struct snapshot_cli, json, "print JSON"),
     PROGRESS_OPTIONS(struct snapshot_cli, progress),
     {.name = NULL},

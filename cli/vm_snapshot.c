@@ -10,6 +10,7 @@
 #include "cli/vm_job.h"
 #include "common/cleanup.h"
 #include "common/hash.h"
+#include "imagefmt/chain.h"
 #include "snapshot/snapshot.h"
 
 struct snapshot_job {
@@ -20,6 +21,7 @@ struct snapshot_job {
     bool hold; /* the guest does not go on after the image */
     bool stop; /* and the machine ends: the image is where it should be */
     struct snapshot_options options;
+    struct image *base;
     struct image_secret secret; /* wiped when the job ends */
     struct snapshot_result result;
 };
@@ -73,6 +75,7 @@ static void destroy(struct vm_job *job)
     if (s->fd >= 0)
         close(s->fd);
     free(s->path);
+    image_close(s->base);
     image_secret_wipe(&s->secret);
     free(s);
 }
@@ -83,6 +86,18 @@ static uint32_t chunk_bytes(const json_t *arguments, const char *key)
     json_int_t value = json_integer_value(json_object_get(arguments, key));
 
     return value < 0 || value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
+}
+
+/* What it builds on lies beside it; a sealed one has the secret of the new image. */
+static int open_base(struct snapshot_job *s, const char *path, struct ferry_error *err)
+{
+    const struct image_environment env = {.secret = s->options.secret};
+
+    if (!path)
+        return 0;
+    int error = image_open_path(path, &env, &s->base, err);
+    s->options.base = s->base;
+    return error;
 }
 
 static int read_arguments(struct snapshot_job *s, struct control_call *call,
@@ -102,6 +117,9 @@ static int read_arguments(struct snapshot_job *s, struct control_call *call,
     if (error)
         return error;
     s->options.secret = s->secret.kind ? &s->secret : NULL;
+    error = open_base(s, json_string_value(json_object_get(arguments, "base")), err);
+    if (error)
+        return error;
     if (!path == (s->fd < 0) || (path && *path != '/'))
         return ferry_usage(err, "snapshot", "wants an absolute file or a descriptor sent along");
     if (path && !(s->path = strdup(path)))

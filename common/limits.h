@@ -45,7 +45,9 @@
 #define LIMIT_CHUNK_BYTES     (4 * MIB)
 #define LIMIT_MANIFEST_BYTES  (1 * MIB)
 #define LIMIT_JSON_DEPTH      32
-#define LIMIT_FILES           8 /* file sections: kernel, initrd ... */
+#define LIMIT_CHAIN           64   /* images that build on each other */
+#define LIMIT_CHAIN_FILES     4096 /* looked at to find one parent */
+#define LIMIT_FILES           8    /* file sections: kernel, initrd ... */
 #define LIMIT_FILE_BYTES      LIMIT_INITRD_BYTES
 #define LIMIT_SAME_BYTES \
     (32 * MIB) /* how far back in the image a chunk may refer to an equal one */

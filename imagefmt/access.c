@@ -38,15 +38,16 @@ static int read_two(const struct image *image, uint64_t offset, uint8_t *head, s
  * The head of a chunk must be the one that its page speaks of, or that of an equal chunk which lies
  * elsewhere in the image; its sum goes to the slot.
  */
-static const char *check_head(const struct image *image, uint8_t *record, uint32_t number,
-                              const struct image_chunk *chunk, struct decode_slot *slot)
+static const char *check_head(const struct image_chunk *chunk, uint8_t *record,
+                              struct decode_slot *slot)
 {
+    const struct image *image = chunk->image;
     struct chunk_head head;
 
     const char *wrong = chunk_record_read(record, chunk->offset, image->seal, &head);
     if (wrong)
         return wrong;
-    bool other = head.section != number || head.index != chunk->index;
+    bool other = head.section != chunk->section || head.index != chunk->index;
     if ((other && !chunk->same) || head.stored_bytes != chunk->stored_bytes ||
         memcmp(head.digest, chunk->digest, SHA256_BYTES))
         return "the index speaks of another chunk";
@@ -63,28 +64,31 @@ static const char *check_head(const struct image *image, uint8_t *record, uint32
     return NULL;
 }
 
-int image_fetch(const struct image *image, uint32_t number, const struct image_chunk *chunk,
-                struct decode_slot *slot, struct ferry_error *err)
+int image_fetch(const struct image_chunk *chunk, struct decode_slot *slot, struct ferry_error *err)
 {
-    const struct image_section *section = &image->table.entries[number].section;
+    const struct image *image = chunk->image;
+    const struct image_section *section = &image->table.entries[chunk->section].section;
     uint8_t head[CHUNK_RECORD_MOST_BYTES];
 
     slot->index = chunk->index;
+    slot->image = image;
+    slot->section = chunk->section;
     slot->content_bytes = section_chunk_bytes(section, chunk->index);
     slot->stored_bytes = chunk->stored_bytes;
     int error = read_two(image, chunk->offset, head, chunk_record_bytes(image->seal), slot->stored,
                          chunk_stored_bytes(image->seal, slot->stored_bytes), err);
     if (error)
         return error;
-    const char *wrong = check_head(image, head, number, chunk, slot);
+    const char *wrong = check_head(chunk, head, slot);
     return wrong ? image_refuse_chunk(image, section, chunk->index, wrong, err) : 0;
 }
 
 /* Decode into the cache entry, whose buffer the slot borrows meanwhile. */
-static int fill_cache(struct image *image, uint32_t number, const struct image_chunk *chunk,
-                      struct cached_chunk *cached, struct ferry_error *err)
+static int fill_cache(const struct image_chunk *chunk, struct cached_chunk *cached,
+                      struct ferry_error *err)
 {
-    const struct image_section *section = &image->table.entries[number].section;
+    struct image *image = chunk->image;
+    const struct image_section *section = &image->table.entries[chunk->section].section;
     struct decode_slot *slot = &image->slot;
 
     cached->used = 0;
@@ -97,7 +101,7 @@ static int fill_cache(struct image *image, uint32_t number, const struct image_c
     }
     if (decode_prepare(slot, section->chunk_bytes))
         return image_no_memory(image, err);
-    int error = image_fetch(image, number, chunk, slot, err);
+    int error = image_fetch(chunk, slot, err);
     if (error)
         return error;
     uint8_t *own = slot->content;
@@ -106,14 +110,18 @@ static int fill_cache(struct image *image, uint32_t number, const struct image_c
     slot->content = own;
     if (damage)
         return image_refuse_chunk(image, section, chunk->index, damage, err);
+    /* Of the section's last chunk the image below may have more, or less. */
+    memset(cached->content + slot->content_bytes, 0, section->chunk_bytes - slot->content_bytes);
     cached->offset = chunk->offset;
     cached->used = ++image->clock;
     return 0;
 }
 
-static int cached_content(struct image *image, uint32_t number, const struct image_chunk *chunk,
-                          const uint8_t **content, struct ferry_error *err)
+/* The content of a chunk, with zeroes behind up to the chunk size. */
+static int cached_content(const struct image_chunk *chunk, const uint8_t **content,
+                          struct ferry_error *err)
 {
+    struct image *image = chunk->image;
     struct cached_chunk *oldest = &image->chunks[0];
 
     for (unsigned i = 0; i < CHUNK_CACHE; i++) {
@@ -126,7 +134,7 @@ static int cached_content(struct image *image, uint32_t number, const struct ima
         if (cached->used < oldest->used)
             oldest = cached;
     }
-    int error = fill_cache(image, number, chunk, oldest, err);
+    int error = fill_cache(chunk, oldest, err);
     *content = oldest->content;
     return error;
 }
@@ -146,7 +154,7 @@ int image_pread(struct image *image, uint32_t number, uint64_t offset, void *dat
         struct image_chunk chunk;
         int found = image_next_chunk(image, number, index, &chunk, err);
         bool stored = found > 0 && chunk.index == index;
-        int error = stored ? cached_content(image, number, &chunk, &content, err) : 0;
+        int error = stored ? cached_content(&chunk, &content, err) : 0;
         if (found < 0 || error)
             return found < 0 ? found : error;
         if (stored)
@@ -162,7 +170,6 @@ int image_pread(struct image *image, uint32_t number, uint64_t offset, void *dat
 
 struct walk {
     struct image *image;
-    uint32_t number;
     const struct image_section *section;
     struct decode decode;
     int (*chunk)(void *opaque, const struct image_section *section, uint64_t offset,
@@ -175,9 +182,11 @@ static int walk_deliver(struct walk *w, struct ferry_error *err)
     const struct decode_slot *slot = decode_wait(&w->decode);
 
     if (slot->damage)
-        return image_refuse_chunk(w->image, w->section, slot->index, slot->damage, err);
+        return image_refuse_chunk(slot->image, &slot->image->table.entries[slot->section].section,
+                                  slot->index, slot->damage, err);
+    uint32_t room = section_chunk_bytes(w->section, slot->index);
     return w->chunk(w->opaque, w->section, slot->index * w->section->chunk_bytes, slot->content,
-                    slot->content_bytes, err);
+                    slot->content_bytes < room ? slot->content_bytes : room, err);
 }
 
 static int walk_submit(struct walk *w, const struct image_chunk *chunk, struct ferry_error *err)
@@ -188,7 +197,7 @@ static int walk_submit(struct walk *w, const struct image_chunk *chunk, struct f
     if (!error && decode_slot(&w->decode, &slot))
         error = image_no_memory(w->image, err);
     if (!error)
-        error = image_fetch(w->image, w->number, chunk, slot, err);
+        error = image_fetch(chunk, slot, err);
     if (!error)
         decode_submit(&w->decode, slot);
     return error;
@@ -199,13 +208,15 @@ static void walk_close(struct walk *w)
     decode_close(&w->decode);
 }
 
-int image_walk(struct image *image, uint32_t number, unsigned workers,
-               int (*chunk)(void *opaque, const struct image_section *section, uint64_t offset,
-                            const uint8_t *data, size_t size, struct ferry_error *err),
-               void *opaque, struct ferry_error *err)
+int image_walk_range(struct image *image, uint32_t number, unsigned workers, uint64_t first,
+                     uint64_t end,
+                     int (*chunk)(void *opaque, const struct image_section *section,
+                                  uint64_t offset, const uint8_t *data, size_t size,
+                                  struct ferry_error *err),
+                     void *opaque, struct ferry_error *err)
 {
     CLEANUP(walk_close)
-    struct walk w = {.image = image, .number = number, .chunk = chunk, .opaque = opaque};
+    struct walk w = {.image = image, .chunk = chunk, .opaque = opaque};
     struct image_chunk next = {0};
     int found = 1;
 
@@ -216,11 +227,21 @@ int image_walk(struct image *image, uint32_t number, unsigned workers,
     if (error)
         return error;
     decode_begin(&w.decode, w.section->chunk_bytes);
-    for (uint64_t index = 0; !error && found > 0; index = next.index + 1) {
+    for (uint64_t index = first; !error && found > 0; index = next.index + 1) {
         found = image_next_chunk(image, number, index, &next, err);
+        if (found > 0 && next.index >= end)
+            break;
         error = found < 0 ? found : found ? walk_submit(&w, &next, err) : 0;
     }
     while (!error && w.decode.busy)
         error = walk_deliver(&w, err);
     return error;
+}
+
+int image_walk(struct image *image, uint32_t number, unsigned workers,
+               int (*chunk)(void *opaque, const struct image_section *section, uint64_t offset,
+                            const uint8_t *data, size_t size, struct ferry_error *err),
+               void *opaque, struct ferry_error *err)
+{
+    return image_walk_range(image, number, workers, 0, UINT64_MAX, chunk, opaque, err);
 }

@@ -31,7 +31,7 @@ struct index_record {
 struct page {
     uint64_t used, number;
     uint32_t count;
-    struct image_chunk chunks[PAGE_CHUNKS];
+    struct page_line lines[PAGE_CHUNKS];
 };
 
 struct cached_chunk {
@@ -46,7 +46,9 @@ struct image {
     int own_fd;        /* closed with the handle; -1: fd is the caller's */
     struct seal *seal; /* NULL: it is not sealed */
     uint64_t footer_offset, footer_end;
-    char *own_about; /* freed with it; NULL: about is the caller's */
+    char *own_about;                 /* freed with it; NULL: about is the caller's */
+    struct image *base;              /* what a child builds on; NULL: none, or not found */
+    struct ferry_error base_problem; /* why it was not found */
     struct table table;
     uint64_t index_offset, root_offset;
     struct image_summary summary;
@@ -73,10 +75,35 @@ int image_record(struct image *image, uint64_t offset, uint64_t end, enum record
                  const char *what, struct reader *body, struct ferry_error *err);
 /* Length of a record with a body of so many bytes, in this image. */
 uint64_t image_record_bytes(const struct image *image, uint64_t body_bytes);
+/* image_open without the image's base. */
+int image_open_alone(int fd, const char *about, const struct image_environment *env,
+                     struct image **out, struct ferry_error *err);
+/* Find the base of a child (chain.c), or note why there is none. */
+int image_attach_base(struct image *image, const struct image_environment *env,
+                      struct ferry_error *err);
+/* The base of a child that is read from fd (perhaps a pipe), by its root; not NULL when it returns
+ * 0. */
+int image_find_base(int fd, const char *about, const uint8_t root[SHA256_BYTES],
+                    const struct image_environment *env, struct image **out,
+                    struct ferry_error *err);
+/*
+ * The base's section of the same kind and name, if chunks of it can stand for chunks of this one:
+ * -1 if there is none, or its chunks have another size.
+ */
+int64_t image_base_section(const struct image *base, const struct image_section *section);
+/* image_walk over the chunks [first, end). */
+int image_walk_range(struct image *image, uint32_t number, unsigned workers, uint64_t first,
+                     uint64_t end,
+                     int (*chunk)(void *opaque, const struct image_section *section,
+                                  uint64_t offset, const uint8_t *data, size_t size,
+                                  struct ferry_error *err),
+                     void *opaque, struct ferry_error *err);
+/* The node over the 2^level chunks from index on, by the pages. */
+int image_node(struct image *image, uint32_t number, uint64_t index, unsigned level,
+               uint8_t node[SHA256_BYTES], struct ferry_error *err);
 /* Where a section's records end at the latest. */
 uint64_t image_section_end(const struct image *image, uint32_t section);
 /* The stored bytes of a chunk into slot (its buffers are there), its head checked. */
-int image_fetch(const struct image *image, uint32_t number, const struct image_chunk *chunk,
-                struct decode_slot *slot, struct ferry_error *err);
+int image_fetch(const struct image_chunk *chunk, struct decode_slot *slot, struct ferry_error *err);
 
 #endif

@@ -14,11 +14,14 @@
 #include "imagefmt/seal.h"
 
 typedef struct ZSTD_DCtx_s ZSTD_DCtx;
+struct image;
 
 /* One chunk: what its record says, and then its content. */
 struct decode_slot {
     struct pool_task task;
     uint64_t index;
+    const struct image *image; /* where it lies, for messages; set by who needs it */
+    uint32_t section;
     uint32_t content_bytes;
     uint32_t stored_bytes;
     unsigned level; /* of a chunk in the tree of content */

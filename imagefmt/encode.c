@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <zstd.h>
 
@@ -25,6 +26,9 @@ static void encode(struct pool_task *task)
     if (slot->zero)
         return;
     content_node(slot->content, slot->content_bytes, slot->level, slot->digest);
+    slot->kept = slot->has_base && !memcmp(slot->digest, slot->base_digest, SHA256_BYTES);
+    if (slot->kept)
+        return;
     slot->stored_bytes = ZSTD_compress2(slot->zstd, slot->stored, STORED_LIMIT(slot->content_bytes),
                                         slot->content, slot->content_bytes);
     if (ZSTD_isError(slot->stored_bytes))

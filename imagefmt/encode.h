@@ -33,7 +33,10 @@ struct encode_slot {
     void *opaque;
     uint64_t offset; /* of the content in its section */
     int read_error;
-    bool zero; /* it turned out to be */
+    bool zero;     /* it turned out to be */
+    bool has_base; /* the base has a chunk at this place, with this identity */
+    uint8_t base_digest[SHA256_BYTES];
+    bool kept; /* it turned out to be the same */
 };
 
 /* Memory and a compressor of this level for chunks of this size, kept for the next ones, and a

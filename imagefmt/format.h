@@ -28,6 +28,7 @@
 enum record_tag {
     RECORD_HEADER = RECORD_TAG('H', 'E', 'A', 'D'),
     RECORD_CRYPT = RECORD_TAG('C', 'R', 'Y', 'P'),
+    RECORD_BASE = RECORD_TAG('B', 'A', 'S', 'E'),
     RECORD_MANIFEST = RECORD_TAG('M', 'A', 'N', 'I'),
     RECORD_STATE = RECORD_TAG('S', 'T', 'A', 'T'),
     RECORD_DATA = RECORD_TAG('D', 'A', 'T', 'A'),
@@ -43,15 +44,18 @@ enum record_tag {
 
 #define HEADER_MAGIC       "ferryimg" /* 8 bytes, no terminator */
 #define HEADER_MAGIC_BYTES 8
+#define HEADER_CHILD       1u /* flag: BASE names the image that this one builds on */
 #define HEADER_SEALED      2u /* flag: the bodies behind CRYP are ciphertext */
 #define CODEC_ZSTD         1
-#define CODEC_SAME         2 /* a chunk with this content was stored before */
+#define CODEC_SAME         2   /* a chunk with this content was stored before */
+#define CODEC_KEPT         3   /* not a chunk, but a node of the tree that is as in the base */
+#define KEPT_LEVELS        40u /* a node spans fewer chunks than 2^this */
 
 #define PAGE_CHUNKS   1024u /* entries of every page but a section's last */
 #define INDEX_ENTRIES 4096u /* entries of every index record but the last */
 
 #define INDEX_ENTRY_BYTES   UINT64_C(24)
-#define PAGE_ENTRY_BYTES    UINT64_C(52)
+#define PAGE_ENTRY_BYTES    UINT64_C(56)
 #define CHUNK_BODY_BYTES    64
 #define SIGN_BODY_BYTES     100
 #define FOOTER_BODY_BYTES   68

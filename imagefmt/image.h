@@ -33,9 +33,13 @@ enum image_section_kind {
 
 struct image_writer;
 
+struct image;
+
 struct image_writer_options {
-    int level;        /* zstd level IMAGE_LEVEL_MIN..IMAGE_LEVEL_MAX; 0: the default */
-    unsigned workers; /* compressing threads; 0: one a CPU */
+    struct image *base; /* write a child of it: what is as there is not stored again; NULL: none.
+                         * Must outlive the writer, which is the only one to use it. */
+    int level;          /* zstd level IMAGE_LEVEL_MIN..IMAGE_LEVEL_MAX; 0: the default */
+    unsigned workers;   /* compressing threads; 0: one a CPU */
     const struct image_secret *secret; /* seal the image with it; NULL: do not */
     const struct signing_key *signer;  /* imagefmt/sign.h: sign the root; NULL: do not */
 };
@@ -110,6 +114,8 @@ struct image_visitor {
 };
 
 struct image_summary {
+    bool child; /* it builds on the image with this root */
+    uint8_t base[SHA256_BYTES];
     uint32_t version;
     uint64_t bytes;         /* of the file */
     uint64_t content_bytes; /* of stored chunks, inflated */
@@ -146,13 +152,11 @@ char *image_place(const struct image_section *section, uint64_t offset, char *te
  * A handle is for one thread at a time; threads open a handle each.  fd stays the caller's, must
  * stay open, and is only used at explicit offsets; about must outlive the handle.
  */
-struct image;
-
 int image_open(int fd, const char *about, const struct image_environment *env, struct image **out,
                struct ferry_error *err);
 void image_close(struct image *image);    /* NULL is fine */
 void image_cleanup(struct image **image); /* CLEANUP(image_cleanup) */
-/* The image's numbers; content_bytes is 0: it is not known without the pages. */
+/* The image's numbers. */
 const struct image_summary *image_summary(const struct image *image);
 const char *image_manifest(const struct image *image, size_t *size);
 /* Sections are numbered from 0 in the order of the file; `number` is one of them from here on. */
@@ -160,6 +164,13 @@ uint32_t image_sections(const struct image *image);
 const struct image_section *image_section(const struct image *image, uint32_t number);
 /* The number of the section of this kind and name; negative: there is none. */
 int64_t image_find(const struct image *image, enum image_section_kind kind, const char *name);
+/* The image that a child builds on, which belongs to it; NULL: it builds on none.  Refused: it was
+ * not found, or is damaged. */
+int image_base(struct image *image, struct image **base, struct ferry_error *err);
+/* The chunk size of the section of this kind and name; otherwise: there is none, or image is NULL.
+ */
+uint32_t image_chunk_bytes(const struct image *image, enum image_section_kind kind,
+                           const char *name, uint32_t otherwise);
 /* A state section's bytes, malloc'd (never NULL when 0 is returned). */
 int image_state(struct image *image, uint32_t number, uint8_t **data, struct ferry_error *err);
 
@@ -169,11 +180,15 @@ struct image_chunk {
     uint64_t offset; /* of its record in the file */
     uint32_t stored_bytes;
     bool same; /* its content was stored for an earlier chunk: offset is that one's */
+    struct image
+        *image; /* where it lies: this one or one that it builds on; and in which section */
+    uint32_t section;
     uint8_t digest[SHA256_BYTES];
 };
 
-/* The first stored chunk of a data section with this index or a higher one: 1, 0 if there is none,
- * or a negative errno. */
+/* The first chunk of a data section that is stored, here or in an image below, with this index or a
+ * higher one: 1, 0 if there is none, or a negative errno.  Its content ends where the section does.
+ */
 int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
                      struct image_chunk *chunk, struct ferry_error *err);
 /* Read all pages of a data section and compare its digest with what they add up to: after that the

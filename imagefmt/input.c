@@ -138,6 +138,9 @@ static void describe_damaged(uint32_t tag, struct reader *body, char *text, size
     case RECORD_SIGNATURE:
         snprintf(text, size, "a signature");
         return;
+    case RECORD_BASE:
+        snprintf(text, size, "the name of its base");
+        return;
     case RECORD_MANIFEST:
         snprintf(text, size, "the manifest");
         return;

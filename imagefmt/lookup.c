@@ -109,33 +109,70 @@ static int find_place(struct image *image, uint64_t number, struct page_place *p
     return 0;
 }
 
-/*
- * next: where the next chunk that is stored here can lie at the earliest.  An entry before it is
- * one whose content was stored before: it must lie in the image before this place.
- */
-static const char *wrong_with_entry(const struct image *image, const struct page_place *place,
-                                    struct image_chunk *chunk, const struct image_chunk *before,
-                                    uint64_t *next)
+static uint64_t span(const struct page_line *line)
 {
-    const struct table_entry *entry = &image->table.entries[place->section];
-    uint32_t size = section_chunk_bytes(&entry->section, chunk->index);
-    uint64_t end = chunk->offset >= *next ? place->offset : *next;
-    uint64_t whole =
-        chunk_record_bytes(image->seal) + chunk_stored_bytes(image->seal, chunk->stored_bytes);
+    return UINT64_C(1) << line->level;
+}
 
-    if (!size)
-        return "a chunk lies behind the end of its section";
-    if (before ? chunk->index <= before->index : chunk->index != place->first_chunk)
-        return "its chunks are out of order";
-    if (!chunk->stored_bytes || chunk->stored_bytes > STORED_LIMIT(size))
-        return "a chunk has an impossible size";
-    if (chunk->offset <= image->table.manifest_offset || chunk->offset >= end ||
-        end - chunk->offset < whole)
-        return "its chunks overlap or lie outside the image's";
-    chunk->same = chunk->offset < *next;
-    if (!chunk->same)
-        *next = chunk->offset + whole;
+/* A node that is as in the base. */
+static const char *wrong_with_kept(const struct image *image, const struct image_section *section,
+                                   const struct page_line *line)
+{
+    uint64_t chunks = section_chunks(section);
+
+    if (!image->summary.child)
+        return "it speaks of a base that the image does not have";
+    if (line->level >= KEPT_LEVELS || span(line) > chunks || line->index > chunks - span(line) ||
+        line->index & (span(line) - 1))
+        return "what is kept of the base lies across nodes, or behind the end";
+    if (line->offset || line->stored_bytes || content_is_zero(line->digest))
+        return "what is kept of the base has impossible numbers";
     return NULL;
+}
+
+/*
+ * next: where the next chunk that is stored here can lie at the earliest.  One whose content was
+ * stored before must lie in the image before this place.
+ */
+static const char *wrong_with_stored(const struct image *image, const struct page_place *place,
+                                     const struct page_line *line, uint64_t *next)
+{
+    const struct image_section *section = &image->table.entries[place->section].section;
+    uint64_t end = line->codec == CODEC_ZSTD ? place->offset : *next;
+    uint64_t whole =
+        chunk_record_bytes(image->seal) + chunk_stored_bytes(image->seal, line->stored_bytes);
+
+    if (line->level)
+        return "a chunk has an impossible level";
+    if (!line->stored_bytes ||
+        line->stored_bytes > STORED_LIMIT(section_chunk_bytes(section, line->index)))
+        return "a chunk has an impossible size";
+    if (line->offset <= image->table.manifest_offset || line->offset >= end ||
+        end - line->offset < whole || (line->codec == CODEC_ZSTD && line->offset < *next))
+        return "its chunks overlap or lie outside the image's";
+    if (line->codec == CODEC_ZSTD)
+        *next = line->offset + whole;
+    return NULL;
+}
+
+static const char *wrong_with_line(const struct image *image, const struct page_place *place,
+                                   const struct page_line *line, const struct page_line *before,
+                                   uint64_t *next)
+{
+    const struct image_section *section = &image->table.entries[place->section].section;
+
+    if (line->index >= section_chunks(section))
+        return "a chunk lies behind the end of its section";
+    if (before ? line->index < before->index + span(before) : line->index != place->first_chunk)
+        return "its chunks are out of order";
+    switch (line->codec) {
+    case CODEC_ZSTD:
+    case CODEC_SAME:
+        return wrong_with_stored(image, place, line, next);
+    case CODEC_KEPT:
+        return wrong_with_kept(image, section, line);
+    }
+    return "a chunk has an unknown codec";
 }
 
 /* Behind which byte the chunks of a page can begin: the page before it, or the section's head. */
@@ -172,12 +209,12 @@ static int load_page(struct image *image, struct page *page, uint64_t number,
         reader_left(&body) != count * PAGE_ENTRY_BYTES)
         return image_refuse(image, "the index", "a page is not the one that belongs there", err);
     for (uint32_t i = 0; i < count; i++) {
-        struct image_chunk *chunk = &page->chunks[i];
-        chunk->index = reader_u64(&body);
-        chunk->offset = reader_u64(&body);
-        chunk->stored_bytes = reader_u32(&body);
-        reader_copy(&body, chunk->digest, SHA256_BYTES);
-        const char *wrong = wrong_with_entry(image, &place, chunk, i ? chunk - 1 : NULL, &next);
+        struct page_line *line = &page->lines[i];
+        bool spare_is_zero;
+        page_line_read(&body, line, &spare_is_zero);
+        const char *wrong = wrong_with_line(image, &place, line, i ? line - 1 : NULL, &next);
+        if (!wrong && !spare_is_zero)
+            wrong = "reserved bytes are not zero";
         if (wrong)
             return image_refuse(image, "the index", wrong, err);
     }
@@ -233,14 +270,15 @@ static int seek_page(struct image *image, uint32_t section, uint64_t index, uint
     return 0;
 }
 
-/* The first entry of the page at or behind index, or the page's count. */
-static uint32_t seek_entry(const struct page *page, uint64_t index)
+/* The first line of the page that ends behind index, or the page's count. */
+static uint32_t seek_line(const struct page *page, uint64_t index)
 {
     uint32_t low = 0, high = page->count;
 
     while (low < high) {
         uint32_t middle = (low + high) / 2;
-        if (page->chunks[middle].index < index)
+        const struct page_line *line = &page->lines[middle];
+        if (line->index + (span(line) - 1) < index)
             low = middle + 1;
         else
             high = middle;
@@ -248,8 +286,9 @@ static uint32_t seek_entry(const struct page *page, uint64_t index)
     return low;
 }
 
-int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
-                     struct image_chunk *chunk, struct ferry_error *err)
+/* The first line of the section that ends behind index: 1, or 0 if there is none. */
+static int next_line(struct image *image, uint32_t number, uint64_t index, struct page_line *line,
+                     struct ferry_error *err)
 {
     const struct table_entry *entry = &image->table.entries[number];
     uint64_t page_number, end = entry->first_page + pages_of(&entry->section);
@@ -262,7 +301,7 @@ int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
         error = find_page(image, page_number, &page, err);
     if (error)
         return error;
-    uint32_t at = seek_entry(page, index);
+    uint32_t at = seek_line(page, index);
     if (at == page->count) {
         if (page_number + 1 == end)
             return 0;
@@ -270,11 +309,77 @@ int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
         if (error)
             return error;
         at = 0;
-        if (page->chunks[at].index < index)
+        if (page->lines[at].index < index)
             return image_refuse(image, "the index", "its pages overlap", err);
     }
-    *chunk = page->chunks[at];
+    *line = page->lines[at];
     return 1;
+}
+
+/* The first chunk of the base within what is kept of it, from index on: 1, or 0. */
+static int next_kept(struct image *image, uint32_t number, uint64_t index,
+                     const struct page_line *line, struct image_chunk *chunk,
+                     struct ferry_error *err)
+{
+    const struct image_section *section = &image->table.entries[number].section;
+    struct image *base = NULL;
+
+    int error = image_base(image, &base, err);
+    if (error)
+        return error;
+    int64_t below = base ? image_base_section(base, section) : -1;
+    if (below < 0)
+        return image_refuse_chunk(image, section, line->index,
+                                  "the base has no such section, or one with other chunks", err);
+    uint64_t from = index > line->index ? index : line->index;
+    int found = image_next_chunk(base, (uint32_t)below, from, chunk, err);
+    return found > 0 && chunk->index >= line->index + span(line) ? 0 : found;
+}
+
+int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
+                     struct image_chunk *chunk, struct ferry_error *err)
+{
+    struct page_line line = {0};
+    int found;
+
+    while ((found = next_line(image, number, index, &line, err)) > 0) {
+        if (line.codec != CODEC_KEPT) {
+            *chunk = (struct image_chunk){
+                .index = line.index,
+                .offset = line.offset,
+                .stored_bytes = line.stored_bytes,
+                .same = line.codec == CODEC_SAME,
+                .image = image,
+                .section = number,
+            };
+            memcpy(chunk->digest, line.digest, SHA256_BYTES);
+            return 1;
+        }
+        found = next_kept(image, number, index, &line, chunk, err);
+        if (found)
+            return found;
+        index = line.index + span(&line);
+    }
+    return found;
+}
+
+int image_node(struct image *image, uint32_t number, uint64_t index, unsigned level,
+               uint8_t node[SHA256_BYTES], struct ferry_error *err)
+{
+    unsigned own = content_level(image->table.entries[number].section.chunk_bytes);
+    uint64_t end = index + (UINT64_C(1) << level);
+    struct content_tree tree = {0};
+    struct image_chunk chunk = {0};
+    int found = 1;
+
+    for (uint64_t at = index; at < end; at = chunk.index + 1) {
+        found = image_next_chunk(image, number, at, &chunk, err);
+        if (found <= 0 || chunk.index >= end)
+            break;
+        content_add(&tree, chunk.index - index, own, chunk.digest);
+    }
+    content_top(&tree, own + level, node);
+    return found < 0 ? found : 0;
 }
 
 int image_check_pages(struct image *image, uint32_t number, struct ferry_error *err)

@@ -129,9 +129,10 @@ static int check_header(struct image *image, const struct image_environment *env
         return ferry_refuse(err, -ENOTSUP, image->about,
                             "version %" PRIu32 " is newer than this ferry (reads up to %u)",
                             version, IMAGE_VERSION);
-    if (!version || flags & ~HEADER_SEALED || reader_left(&body))
+    if (!version || flags & ~(HEADER_SEALED | HEADER_CHILD) || reader_left(&body))
         return image_refuse(image, "the header", "no such version or features", err);
     image->summary.version = version;
+    image->summary.child = flags & HEADER_CHILD;
     return flags & HEADER_SEALED ? unlock(image, flags, env, err) : 0;
 }
 
@@ -222,6 +223,7 @@ static int add_section(struct image *image, struct reader *body, struct ferry_er
     reader_copy(body, section.digest, SHA256_BYTES);
     uint64_t offset = reader_u64(body);
     section.chunks = reader_u64(body);
+    section.content_bytes = reader_u64(body);
     section.stored_bytes = reader_u64(body);
     uint64_t first_page = reader_u64(body);
     uint64_t before = table->count ? table_last(table)->offset : table->manifest_offset;
@@ -235,11 +237,40 @@ static int add_section(struct image *image, struct reader *body, struct ferry_er
     table->pages += section.chunks / PAGE_CHUNKS + !!(section.chunks % PAGE_CHUNKS);
     uint64_t most = section.kind == IMAGE_STATE ? 0 : section_chunks(&section);
     if (section.chunks > most ||
+        section.content_bytes > section.chunks * (uint64_t)section.chunk_bytes ||
         section.stored_bytes > section.chunks * STORED_LIMIT((uint64_t)section.chunk_bytes))
         return table_damaged(image, "a section has an impossible number of chunks", err);
     image->summary.chunks += section.chunks;
+    image->summary.content_bytes += section.content_bytes;
     image->summary.stored_bytes += section.stored_bytes;
     return 0;
+}
+
+/* Where the records begin that are the same in kind in every image. */
+static uint64_t first_offset(const struct image *image)
+{
+    return HEADER_RECORD_BYTES + (image->seal ? CRYPT_RECORD_BYTES : 0);
+}
+
+static uint64_t base_bytes(const struct image *image)
+{
+    return image->summary.child ? image_record_bytes(image, SHA256_BYTES) : 0;
+}
+
+static int read_base(struct image *image, struct ferry_error *err)
+{
+    struct reader body;
+
+    if (!image->summary.child)
+        return 0;
+    int error = image_record(image, first_offset(image), image->summary.bytes, RECORD_BASE,
+                             "the name of its base", &body, err);
+    if (error)
+        return error;
+    reader_copy(&body, image->summary.base, SHA256_BYTES);
+    return body.error || reader_left(&body)
+               ? image_refuse(image, "the name of its base", "it has an impossible length", err)
+               : 0;
 }
 
 static int read_table(struct image *image, struct ferry_error *err)
@@ -259,8 +290,8 @@ static int read_table(struct image *image, struct ferry_error *err)
     table->manifest_size = reader_u64(&body);
     reader_copy(&body, table->manifest_digest, SHA256_BYTES);
     uint32_t count = reader_u32(&body);
-    uint64_t manifest_offset = HEADER_RECORD_BYTES + (image->seal ? CRYPT_RECORD_BYTES : 0);
-    if (table->manifest_offset != manifest_offset || count > TABLE_SECTIONS_LIMIT)
+    if (table->manifest_offset != first_offset(image) + base_bytes(image) ||
+        count > TABLE_SECTIONS_LIMIT)
         return table_damaged(image, "it begins with impossible numbers", err);
     while (!error && count--)
         error = add_section(image, &body, err);
@@ -325,8 +356,8 @@ static int read_manifest(struct image *image, struct ferry_error *err)
     return 0;
 }
 
-int image_open(int fd, const char *about, const struct image_environment *env, struct image **out,
-               struct ferry_error *err)
+int image_open_alone(int fd, const char *about, const struct image_environment *env,
+                     struct image **out, struct ferry_error *err)
 {
     off_t bytes = lseek(fd, 0, SEEK_END);
 
@@ -352,6 +383,21 @@ int image_open(int fd, const char *about, const struct image_environment *env, s
     if (!error)
         error = read_manifest(image, err);
     if (!error)
+        error = read_base(image, err);
+    if (!error)
+        *out = take_ptr(&image);
+    return error;
+}
+
+int image_open(int fd, const char *about, const struct image_environment *env, struct image **out,
+               struct ferry_error *err)
+{
+    CLEANUP(image_cleanup) struct image *image = NULL;
+
+    int error = image_open_alone(fd, about, env, &image, err);
+    if (!error)
+        error = image_attach_base(image, env, err);
+    if (!error)
         *out = take_ptr(&image);
     return error;
 }
@@ -360,6 +406,7 @@ void image_close(struct image *image)
 {
     if (!image)
         return;
+    image_close(image->base);
     for (unsigned i = 0; i < INDEX_CACHE; i++)
         free(image->index[i]);
     for (unsigned i = 0; i < PAGE_CACHE; i++)
@@ -411,6 +458,14 @@ int64_t image_find(const struct image *image, enum image_section_kind kind, cons
             return i;
     }
     return -1;
+}
+
+uint32_t image_chunk_bytes(const struct image *image, enum image_section_kind kind,
+                           const char *name, uint32_t otherwise)
+{
+    int64_t found = image ? image_find(image, kind, name) : -1;
+
+    return found < 0 ? otherwise : image_section(image, (uint32_t)found)->chunk_bytes;
 }
 
 uint64_t image_section_end(const struct image *image, uint32_t section)

@@ -3,8 +3,8 @@
  * sums the image up (pages, index, section table, footer) is made anew from what was met and must
  * equal the file's bytes.
  *
- *     HEADER CRYPT? MANIFEST (STATE | DATA (CHUNK | PAGE)* END)* INDEX* ROOT FOOTER SIGNATURE*, and
- * nothing more
+ *     HEADER CRYPT? BASE? MANIFEST (STATE | DATA (CHUNK | PAGE)* END)* INDEX* ROOT FOOTER
+ * SIGNATURE*, and nothing more
  */
 #include "imagefmt/image.h"
 
@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "imagefmt/access.h"
 #include "imagefmt/chunk.h"
 #include "imagefmt/content.h"
 #include "imagefmt/decode.h"
@@ -33,6 +34,7 @@ enum phase {
     IN_FOOTER = 32,
     IN_SIGNATURES = 64,
     COMPLETE = 256,
+    IN_BASE = 512,
 };
 
 struct image_reader {
@@ -45,6 +47,7 @@ struct image_reader {
     const struct image_environment *env;
     struct seal *seal; /* NULL: the image is not sealed */
     uint32_t flags;
+    struct image *base;       /* what a child builds on */
     struct content_tree tree; /* of the open section */
     struct writer page;       /* entries that the next page must have */
     uint64_t next_index;
@@ -118,6 +121,12 @@ static int deliver_all(struct image_reader *r, struct ferry_error *err)
     return error;
 }
 
+/* What comes behind HEAD and CRYP. */
+static enum phase after_crypt(const struct image_reader *r)
+{
+    return r->flags & HEADER_CHILD ? IN_BASE : IN_MANIFEST;
+}
+
 static int on_header(struct image_reader *r, struct record *record, struct ferry_error *err)
 {
     struct reader *body = &record->body;
@@ -133,13 +142,13 @@ static int on_header(struct image_reader *r, struct record *record, struct ferry
                             version, IMAGE_VERSION);
     if (!version || reader_left(body))
         return refuse(r, "the header", "no such version", err);
-    if (flags & ~HEADER_SEALED)
+    if (flags & ~(HEADER_SEALED | HEADER_CHILD))
         return ferry_refuse(err, -ENOTSUP, r->in.about,
                             "needs features that this ferry does not have (flags 0x%" PRIx32 ")",
                             flags);
     r->summary.version = version;
     r->flags = flags;
-    r->phase = flags & HEADER_SEALED ? IN_CRYPT : IN_MANIFEST;
+    r->phase = flags & HEADER_SEALED ? IN_CRYPT : after_crypt(r);
     return 0;
 }
 
@@ -160,8 +169,18 @@ static int on_crypt(struct image_reader *r, struct record *record, struct ferry_
         return error;
     r->in.seal = r->seal;
     r->summary.sealed = true;
-    r->phase = IN_MANIFEST;
+    r->phase = after_crypt(r);
     return 0;
+}
+
+static int on_base(struct image_reader *r, struct record *record, struct ferry_error *err)
+{
+    r->summary.child = true;
+    reader_copy(&record->body, r->summary.base, SHA256_BYTES);
+    if (record->body.error || reader_left(&record->body))
+        return refuse(r, "the name of its base", "it has an impossible length", err);
+    r->phase = IN_MANIFEST;
+    return image_find_base(r->in.fd, r->in.about, r->summary.base, r->env, &r->base, err);
 }
 
 static int on_manifest(struct image_reader *r, struct record *record, struct ferry_error *err)
@@ -273,17 +292,93 @@ static const char *wrong_with_chunk(const struct image_reader *r, const struct c
     return NULL;
 }
 
+static const char *wrong_with_kept(const struct image_reader *r, const struct chunk_head *head)
+{
+    const struct image_section *section = &r->table.entries[r->table.count - 1].section;
+    uint64_t chunks = section_chunks(section), level = head->stored_bytes;
+
+    if (head->section != r->table.count - 1)
+        return "it belongs to another section";
+    if (r->page_count == PAGE_CHUNKS || r->page_last)
+        return "its index page is missing";
+    if (!r->base || level >= KEPT_LEVELS || head->content_bytes || head->sum)
+        return "what is kept of the base has impossible numbers";
+    if (head->index < r->next_index)
+        return "it is out of order";
+    if (chunks >> level == 0 || head->index > chunks - (UINT64_C(1) << level) ||
+        head->index & ((UINT64_C(1) << level) - 1))
+        return "what is kept of the base lies across nodes, or behind the end";
+    if (content_is_zero(head->digest))
+        return "zeroes are kept, which no ferry writes";
+    return NULL;
+}
+
+/* A line that the next page must have, and its node for the tree. */
+static void note_line(struct image_reader *r, const struct page_line *line)
+{
+    struct image_section *section = &table_last(&r->table)->section;
+    unsigned level = content_level(section->chunk_bytes) + line->level;
+
+    if (!r->page_count++)
+        r->page_first = line->index;
+    page_line_write(&r->page, line);
+    content_add(&r->tree, line->index >> line->level, level, line->digest);
+    section->chunks++;
+}
+
+/* A chunk of the base, as one of the section at hand. */
+static int deliver_kept(void *opaque, const struct image_section *below, uint64_t offset,
+                        const uint8_t *data, size_t size, struct ferry_error *err)
+{
+    struct image_reader *r = opaque;
+    const struct image_section *section = &table_last(&r->table)->section;
+    uint32_t room = section_chunk_bytes(section, offset / section->chunk_bytes);
+
+    (void)below;
+    return r->visitor->chunk(r->opaque, section, offset, data, size < room ? size : room, err);
+}
+
+/* What is kept must be what the base has; chunks in work come before it. */
+static int take_kept(struct image_reader *r, const struct chunk_head *head, struct ferry_error *err)
+{
+    struct image_section *section = &table_last(&r->table)->section;
+    struct page_line line = {
+        .index = head->index, .codec = CODEC_KEPT, .level = (uint8_t)head->stored_bytes};
+    uint64_t count = UINT64_C(1) << line.level;
+    int64_t below = image_base_section(r->base, section);
+    uint8_t node[SHA256_BYTES];
+
+    if (below < 0)
+        return refuse_chunk(r, head->index,
+                            "the base has no such section, or one with other chunks", err);
+    int error = deliver_all(r, err);
+    if (!error)
+        error = image_node(r->base, (uint32_t)below, head->index, line.level, node, err);
+    if (error)
+        return error;
+    if (memcmp(node, head->digest, SHA256_BYTES))
+        return refuse_chunk(r, head->index, "the base has other content there", err);
+    if (r->visitor->chunk)
+        error = image_walk_range(r->base, (uint32_t)below, count < 16 ? 1 : 0, head->index,
+                                 head->index + count, deliver_kept, r, err);
+    memcpy(line.digest, head->digest, SHA256_BYTES);
+    note_line(r, &line);
+    r->next_index = head->index + count;
+    return error ? error : r->page.error ? no_memory(r, err) : 0;
+}
+
 static void note_chunk(struct image_reader *r, const struct chunk_head *head, uint64_t offset)
 {
     struct image_section *section = &table_last(&r->table)->section;
     bool same = head->codec == CODEC_SAME;
+    struct page_line line = {.index = head->index,
+                             .offset = same ? head->sum : offset,
+                             .stored_bytes = head->stored_bytes,
+                             .codec = (uint8_t)head->codec};
 
-    if (!r->page_count++)
-        r->page_first = head->index;
+    memcpy(line.digest, head->digest, SHA256_BYTES);
+    note_line(r, &line);
     r->next_index = head->index + 1;
-    page_entry(&r->page, head->index, same ? head->sum : offset, head->stored_bytes, head->digest);
-    content_add(&r->tree, head->index, content_level(section->chunk_bytes), head->digest);
-    section->chunks++;
     section->content_bytes += head->content_bytes;
     section->stored_bytes += same ? 0 : head->stored_bytes;
 }
@@ -359,9 +454,13 @@ static int on_chunk(struct image_reader *r, struct record *record, struct ferry_
     chunk_head_read(body, &head);
     if (body->error || reader_left(body))
         return refuse(r, "the head of a chunk", "it has an impossible length", err);
-    const char *wrong = wrong_with_chunk(r, &head, record->offset);
+    bool kept = head.codec == CODEC_KEPT;
+    const char *wrong =
+        kept ? wrong_with_kept(r, &head) : wrong_with_chunk(r, &head, record->offset);
     if (wrong)
         return refuse_chunk(r, head.index, wrong, err);
+    if (kept)
+        return take_kept(r, &head, err);
     int error = decode_full(&r->decode) ? deliver_oldest(r, err) : 0;
     if (error)
         return error;
@@ -491,6 +590,7 @@ static const struct rule {
 } rules[] = {
     {RECORD_HEADER, IN_HEADER, on_header},
     {RECORD_CRYPT, IN_CRYPT, on_crypt},
+    {RECORD_BASE, IN_BASE, on_base},
     {RECORD_MANIFEST, IN_MANIFEST, on_manifest},
     {RECORD_STATE, IN_SECTIONS, on_state},
     {RECORD_DATA, IN_SECTIONS, on_data},
@@ -572,6 +672,7 @@ static void reader_close(struct image_reader *r)
     input_close(&r->in);
     table_free(&r->table);
     seal_free(r->seal);
+    image_close(r->base);
     sha256_free(r->index_met);
     sha256_free(r->index_read);
     writer_free(&r->page);

@@ -207,6 +207,7 @@ void table_root_body(const struct table *table, const uint8_t root[SHA256_BYTES]
         describe(out, entry, entry->section.chunk_bytes);
         writer_u64(out, entry->offset);
         writer_u64(out, entry->section.chunks);
+        writer_u64(out, entry->section.content_bytes);
         writer_u64(out, entry->section.stored_bytes);
         writer_u64(out, entry->first_page);
     }
@@ -235,13 +236,26 @@ void table_end_body(const struct table *table, struct writer *out)
     writer_copy(out, entry->section.digest, SHA256_BYTES);
 }
 
-void page_entry(struct writer *out, uint64_t index, uint64_t offset, uint32_t stored_bytes,
-                const uint8_t digest[SHA256_BYTES])
+void page_line_write(struct writer *out, const struct page_line *line)
 {
-    writer_u64(out, index);
-    writer_u64(out, offset);
-    writer_u32(out, stored_bytes);
-    writer_copy(out, digest, SHA256_BYTES);
+    writer_u64(out, line->index);
+    writer_u64(out, line->offset);
+    writer_u32(out, line->stored_bytes);
+    writer_u8(out, line->codec);
+    writer_u8(out, line->level);
+    writer_u16(out, 0);
+    writer_copy(out, line->digest, SHA256_BYTES);
+}
+
+void page_line_read(struct reader *in, struct page_line *line, bool *spare_is_zero)
+{
+    line->index = reader_u64(in);
+    line->offset = reader_u64(in);
+    line->stored_bytes = reader_u32(in);
+    line->codec = reader_u8(in);
+    line->level = reader_u8(in);
+    *spare_is_zero = !reader_u16(in);
+    reader_copy(in, line->digest, SHA256_BYTES);
 }
 
 void index_entry(struct writer *out, uint32_t section, uint32_t chunks, uint64_t first_chunk,

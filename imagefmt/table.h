@@ -54,9 +54,16 @@ void table_footer_body(const struct table *table, uint64_t index_offset, uint64_
                        uint64_t image_bytes, const uint8_t root[SHA256_BYTES], struct writer *out);
 /* A data section's closing numbers and digest. */
 void table_end_body(const struct table *table, struct writer *out);
-/* One entry of a page: chunk index, offset of its record, stored length, digest. */
-void page_entry(struct writer *out, uint64_t index, uint64_t offset, uint32_t stored_bytes,
-                const uint8_t digest[SHA256_BYTES]);
+/* One entry of a page (see FORMAT.md). */
+struct page_line {
+    uint64_t index, offset;
+    uint32_t stored_bytes;
+    uint8_t codec, level;
+    uint8_t digest[SHA256_BYTES];
+};
+
+void page_line_write(struct writer *out, const struct page_line *line);
+void page_line_read(struct reader *in, struct page_line *line, bool *spare_is_zero);
 /* One entry of the index: section number, chunks in the page, its first chunk, its offset. */
 void index_entry(struct writer *out, uint32_t section, uint32_t chunks, uint64_t first_chunk,
                  uint64_t offset);

@@ -23,6 +23,7 @@
 #include "imagefmt/content.h"
 #include "imagefmt/encode.h"
 #include "imagefmt/format.h"
+#include "imagefmt/keep.h"
 #include "imagefmt/record.h"
 #include "imagefmt/same.h"
 #include "imagefmt/sign.h"
@@ -54,6 +55,8 @@ struct image_writer {
     bool open; /* a data section is */
     uint64_t next_index;
     struct content_tree tree; /* of the open section */
+    struct image *base;       /* what the image builds on; NULL: nothing */
+    struct keep keep;         /* what the open section keeps of it */
 };
 
 static int broken(struct image_writer *w, int error)
@@ -127,7 +130,7 @@ static int write_crypt(struct image_writer *w, const struct image_secret *secret
 static int write_header(struct image_writer *w, const struct image_secret *secret,
                         struct ferry_error *err)
 {
-    uint32_t flags = secret ? HEADER_SEALED : 0;
+    uint32_t flags = (secret ? HEADER_SEALED : 0) | (w->base ? HEADER_CHILD : 0);
     struct writer *body = begin(w, RECORD_HEADER);
 
     writer_copy(body, HEADER_MAGIC, HEADER_MAGIC_BYTES);
@@ -135,6 +138,14 @@ static int write_header(struct image_writer *w, const struct image_secret *secre
     writer_u32(body, flags);
     int error = record_write(w, NULL, 0, err);
     return error || !secret ? error : write_crypt(w, secret, flags, err);
+}
+
+static int write_base(struct image_writer *w, struct ferry_error *err)
+{
+    if (!w->base)
+        return 0;
+    writer_copy(begin(w, RECORD_BASE), image_summary(w->base)->root, SHA256_BYTES);
+    return record_write(w, NULL, 0, err);
 }
 
 static int write_manifest(struct image_writer *w, const char *manifest, size_t size,
@@ -165,7 +176,10 @@ static int writer_start(struct image_writer *w, const struct image_writer_option
     w->same = same_new();
     if (!w->slots || !w->same)
         return no_memory(w, err);
+    w->base = options ? options->base : NULL;
     error = write_header(w, options ? options->secret : NULL, err);
+    if (!error)
+        error = write_base(w, err);
     return error ? error : write_manifest(w, manifest, manifest_size, err);
 }
 
@@ -243,6 +257,9 @@ static unsigned slots_for(const struct image_writer *w, uint32_t chunk_bytes)
     return w->slot_count < most ? w->slot_count : (unsigned)most;
 }
 
+static int write_kept(void *opaque, uint64_t index, unsigned level,
+                      const uint8_t digest[SHA256_BYTES], struct ferry_error *err);
+
 int image_writer_begin(struct image_writer *w, enum image_section_kind kind, const char *name,
                        uint64_t size, uint32_t chunk_bytes, struct ferry_error *err)
 {
@@ -261,6 +278,8 @@ int image_writer_begin(struct image_writer *w, enum image_section_kind kind, con
     w->open = true;
     w->next_index = 0;
     w->slots_used = slots_for(w, chunk_bytes);
+    w->keep = (struct keep){.base = w->base, .node = write_kept, .opaque = w};
+    keep_begin(&w->keep, &section);
     w->oldest = 0;
     struct writer *body = begin(w, RECORD_DATA);
     writer_u32(body, w->table.count - 1);
@@ -293,20 +312,58 @@ static int write_page(struct image_writer *w, struct ferry_error *err)
     return w->index.error ? no_memory(w, err) : 0;
 }
 
-/* A chunk is in the image: at offset, in stored_bytes, of which `added` are new. */
-static void note_chunk(struct image_writer *w, const struct encode_slot *slot, uint64_t offset,
-                       uint32_t stored_bytes, uint32_t added)
+/* A line for the index, and its node for the tree. */
+static void note_line(struct image_writer *w, const struct page_line *line)
 {
     struct image_section *section = &table_last(&w->table)->section;
+    unsigned level = content_level(section->chunk_bytes) + line->level;
 
     if (!w->page_count++)
-        w->page_first = slot->index;
-    page_entry(&w->page, slot->index, offset, stored_bytes, slot->digest);
-    content_add(&w->tree, slot->index, slot->level, slot->digest);
+        w->page_first = line->index;
+    page_line_write(&w->page, line);
+    content_add(&w->tree, line->index >> line->level, level, line->digest);
     section->chunks++;
-    section->content_bytes += slot->content_bytes;
+}
+
+/* A chunk is in the image: at offset, in stored_bytes, of which `added` are new. */
+static void note_chunk(struct image_writer *w, const struct chunk_head *head, uint64_t offset,
+                       uint32_t added)
+{
+    struct image_section *section = &table_last(&w->table)->section;
+    struct page_line line = {.index = head->index,
+                             .offset = offset,
+                             .stored_bytes = head->stored_bytes,
+                             .codec = (uint8_t)head->codec};
+
+    memcpy(line.digest, head->digest, SHA256_BYTES);
+    note_line(w, &line);
+    section->content_bytes += head->content_bytes;
     section->stored_bytes += added;
-    w->content_bytes += slot->content_bytes;
+    w->content_bytes += head->content_bytes;
+}
+
+static int page_if_full(struct image_writer *w, struct ferry_error *err)
+{
+    return w->page_count == PAGE_CHUNKS ? write_page(w, err) : 0;
+}
+
+/* A node of the tree that is as in the base. */
+static int write_kept(void *opaque, uint64_t index, unsigned level,
+                      const uint8_t digest[SHA256_BYTES], struct ferry_error *err)
+{
+    struct image_writer *w = opaque;
+    struct chunk_head head = {
+        .section = w->table.count - 1, .codec = CODEC_KEPT, .index = index, .stored_bytes = level};
+    struct page_line line = {.index = index, .codec = CODEC_KEPT, .level = (uint8_t)level};
+
+    memcpy(head.digest, digest, SHA256_BYTES);
+    memcpy(line.digest, digest, SHA256_BYTES);
+    chunk_head_write(begin(w, RECORD_CHUNK), &head);
+    int error = record_write(w, NULL, 0, err);
+    if (error)
+        return error;
+    note_line(w, &line);
+    return page_if_full(w, err);
 }
 
 static struct chunk_head head_of(const struct image_writer *w, const struct encode_slot *slot)
@@ -343,7 +400,7 @@ static int write_stored(struct image_writer *w, struct encode_slot *slot, struct
         return error;
     memcpy(stored.digest, slot->digest, SHA256_BYTES);
     same_note(w->same, &stored);
-    note_chunk(w, slot, stored.offset, stored.stored_bytes, stored.stored_bytes);
+    note_chunk(w, &head, stored.offset, stored.stored_bytes);
     return 0;
 }
 
@@ -359,7 +416,7 @@ static int write_same(struct image_writer *w, const struct encode_slot *slot,
     chunk_head_write(begin(w, RECORD_CHUNK), &head);
     int error = record_write(w, NULL, 0, err);
     if (!error)
-        note_chunk(w, slot, same->offset, same->stored_bytes, 0);
+        note_chunk(w, &head, same->offset, 0);
     return error;
 }
 
@@ -376,17 +433,18 @@ static int write_oldest(struct image_writer *w, struct ferry_error *err)
                                         "cannot read at byte %" PRIu64, slot->offset));
     if (slot->zero)
         return 0;
-    if (ZSTD_isError(slot->stored_bytes))
+    if (!slot->kept && ZSTD_isError(slot->stored_bytes))
         return broken(w, ferry_fail(err, -EIO, NULL, "cannot compress: %s",
                                     ZSTD_getErrorName(slot->stored_bytes)));
     if (slot->not_sealed)
         return broken(w, ferry_fail(err, -EIO, NULL, "cannot seal: libcrypto failed"));
+    int error = keep_chunk(&w->keep, slot->index, slot->kept, err);
+    if (error || slot->kept)
+        return error ? broken(w, error) : 0;
     const struct same_chunk *same =
         same_find(w->same, slot->digest, slot->content_bytes, w->offset);
-    int error = same ? write_same(w, slot, same, err) : write_stored(w, slot, err);
-    if (error)
-        return error;
-    return w->page_count == PAGE_CHUNKS ? write_page(w, err) : 0;
+    error = same ? write_same(w, slot, same, err) : write_stored(w, slot, err);
+    return error ? error : page_if_full(w, err);
 }
 
 static int drain(struct image_writer *w, struct ferry_error *err)
@@ -434,9 +492,11 @@ static int take_slot(struct image_writer *w, uint64_t index, uint32_t size,
     slot->offset = index * section->chunk_bytes;
     slot->read = NULL;
     slot->read_error = 0;
-    slot->zero = false;
+    slot->zero = slot->kept = false;
+    int found = keep_digest(&w->keep, index, slot->base_digest, err);
+    slot->has_base = found > 0;
     *out = slot;
-    return 0;
+    return found < 0 ? broken(w, found) : 0;
 }
 
 static void submit(struct image_writer *w, struct encode_slot *slot)
@@ -485,6 +545,8 @@ int image_writer_end(struct image_writer *w, struct ferry_error *err)
     int error = check_state(w, true, err);
     if (!error)
         error = drain(w, err);
+    if (!error && (error = keep_end(&w->keep, err)))
+        w->broken = true;
     if (!error && w->page_count)
         error = write_page(w, err);
     if (error)

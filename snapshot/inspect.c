@@ -103,31 +103,23 @@ static json_t *describe(const struct inspect *i, const struct image_summary *sum
         json_array_append_new(risks, json_string("not sealed: whoever has the file can read it"));
     if (!summary->signers)
         json_array_append_new(risks, json_string("unsigned: nobody vouches for where it is from"));
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:b, s:b, s:o, s:o, s:O, s:O}", "format",
-                     "ferry image", "version", number(summary->version), "bytes",
-                     number(summary->bytes), "content_bytes", number(summary->content_bytes),
-                     "stored_bytes", number(summary->stored_bytes), "chunks",
-                     number(summary->chunks), "root", hex_encode(summary->root, SHA256_BYTES, root),
-                     "checked", checked, "sealed", summary->sealed, "signers", signers, "risks",
-                     risks, "manifest", i->manifest, "sections", i->sections);
-}
+    json_t *out =
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:b, s:b, s:o, s:o, s:O, s:O}", "format",
+                  "ferry image", "version", number(summary->version), "bytes",
+                  number(summary->bytes), "content_bytes", number(summary->content_bytes),
+                  "stored_bytes", number(summary->stored_bytes), "chunks", number(summary->chunks),
+                  "root", hex_encode(summary->root, SHA256_BYTES, root), "checked", checked,
+                  "sealed", summary->sealed, "signers", signers, "risks", risks, "manifest",
+                  i->manifest, "sections", i->sections);
 
-/* Content of the stored chunks: the last one may be short. */
-static int count_content(struct image *image, uint32_t n, struct image_section *section,
-                         struct ferry_error *err)
-{
-    uint32_t chunk_bytes = section->chunk_bytes, rest = (uint32_t)(section->size % chunk_bytes);
-    struct image_chunk last;
-
-    section->content_bytes = section->chunks * chunk_bytes;
-    int found = rest ? image_next_chunk(image, n, section->size / chunk_bytes, &last, err) : 0;
-    if (found > 0)
-        section->content_bytes -= chunk_bytes - rest;
-    return found < 0 ? found : 0;
+    if (summary->child)
+        json_object_set_new(out, "base",
+                            json_string(hex_encode(summary->base, SHA256_BYTES, root)));
+    return out;
 }
 
 static int collect_section(struct inspect *i, struct image *image, uint32_t n,
-                           struct image_summary *summary, struct ferry_error *err)
+                           struct ferry_error *err)
 {
     struct image_section section = *image_section(image, n);
     CLEANUP_FREE uint8_t *data = NULL;
@@ -136,9 +128,7 @@ static int collect_section(struct inspect *i, struct image *image, uint32_t n,
         int error = image_state(image, n, &data, err);
         return error ? error : collect_state(i, &section, data, err);
     }
-    int error = count_content(image, n, &section, err);
-    summary->content_bytes += section.content_bytes;
-    return error ? error : collect_data(i, &section, err);
+    return collect_data(i, &section, err);
 }
 
 /* Table and state only: milliseconds, whatever the image's size. */
@@ -155,7 +145,7 @@ static int inspect_at_random(struct inspect *i, int fd, const struct image_envir
     const char *manifest = image_manifest(image, &size);
     error = collect_manifest(i, manifest, size, err);
     for (uint32_t n = 0; !error && n < image_sections(image); n++)
-        error = collect_section(i, image, n, summary, err);
+        error = collect_section(i, image, n, err);
     return error;
 }
 

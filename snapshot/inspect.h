@@ -12,7 +12,7 @@
  * the section table, the manifest and the state are read and checked, but not RAM and disks:
  *
  *     {"format": "ferry image", "version", "bytes", "content_bytes", "stored_bytes", "chunks",
- *      "root": hex, "checked": all content was, "manifest": {...},
+ *      "root": hex, "base": hex (of a child), "checked": all content was, "manifest": {...},
  *      "sections": [{"name", "kind": "state", "version", "bytes", "digest", "state": {...}},
  *                   {"name", "kind": "ram" | "disk" | "file", "bytes", "chunk_bytes", "chunks",
  *                    "content_bytes", "stored_bytes", "digest"}]}

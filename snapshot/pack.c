@@ -19,7 +19,7 @@ struct pack {
     const struct pack_request *request;
     struct progress *progress;
     struct image_writer *writer;
-    uint32_t chunk_bytes;
+    const struct snapshot_options *options;
     /* of the section at hand */
     const char *phase;
     uint64_t total, reported;
@@ -60,7 +60,11 @@ static int pack_section(struct pack *p, enum image_section_kind kind, const char
     report(p, 0);
     source->report = step;
     source->report_opaque = p;
-    return image_pack(p->writer, kind, name, p->chunk_bytes, source, err);
+    uint32_t chunk_bytes =
+        p->options->disk_chunk_bytes
+            ? p->options->disk_chunk_bytes
+            : image_chunk_bytes(p->options->base, kind, name, IMAGE_DISK_CHUNK_BYTES);
+    return image_pack(p->writer, kind, name, chunk_bytes, source, err);
 }
 
 static int pack_file(struct pack *p, const char *name, const char *path, uint64_t limit,
@@ -123,14 +127,15 @@ int snapshot_pack(int fd, const struct pack_request *request,
                   const struct snapshot_options *options, struct progress *progress,
                   struct snapshot_result *result, struct ferry_error *err)
 {
-    const struct image_writer_options how = {
-        .level = options->level, .workers = options->workers, .secret = options->secret};
+    const struct image_writer_options how = {.level = options->level,
+                                             .workers = options->workers,
+                                             .secret = options->secret,
+                                             .base = options->base};
     CLEANUP_FREE char *manifest = make_manifest(request->config);
-    struct pack p = {.request = request, .progress = progress};
+    struct pack p = {.request = request, .options = options, .progress = progress};
     uint64_t start = monotonic_ns();
 
     *result = (struct snapshot_result){0};
-    p.chunk_bytes = options->disk_chunk_bytes ? options->disk_chunk_bytes : IMAGE_DISK_CHUNK_BYTES;
     if (!manifest)
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
     int error = image_writer_create(fd, &how, manifest, strlen(manifest), &p.writer, err);

@@ -147,7 +147,11 @@ static int save_disk(struct save *s, uint32_t index, struct ferry_error *err)
     struct pack_source source = pack_source_block(block, device);
     source.report = disk_step;
     source.report_opaque = &phase;
-    return image_pack(s->writer, IMAGE_DISK, device, (uint32_t)s->disk_chunk, &source, err);
+    uint32_t chunk_bytes =
+        s->options->disk_chunk_bytes
+            ? s->options->disk_chunk_bytes
+            : image_chunk_bytes(s->options->base, IMAGE_DISK, device, IMAGE_DISK_CHUNK_BYTES);
+    return image_pack(s->writer, IMAGE_DISK, device, chunk_bytes, &source, err);
 }
 
 static char *make_manifest(const struct save *s)
@@ -167,8 +171,10 @@ static char *make_manifest(const struct save *s)
 static int save_paused(struct save *s, int fd, struct snapshot_result *result,
                        struct ferry_error *err)
 {
-    const struct image_writer_options options = {
-        .level = s->options->level, .workers = s->options->workers, .secret = s->options->secret};
+    const struct image_writer_options options = {.level = s->options->level,
+                                                 .workers = s->options->workers,
+                                                 .secret = s->options->secret,
+                                                 .base = s->options->base};
     CLEANUP_FREE char *manifest = make_manifest(s);
 
     if (!manifest)
@@ -200,7 +206,9 @@ static int choose_chunks(struct save *s, struct ferry_error *err)
 {
     const struct snapshot_options *o = s->options;
 
-    s->ram_chunk = o->ram_chunk_bytes ? o->ram_chunk_bytes : IMAGE_RAM_CHUNK_BYTES;
+    s->ram_chunk = o->ram_chunk_bytes
+                       ? o->ram_chunk_bytes
+                       : image_chunk_bytes(o->base, IMAGE_RAM, "ram", IMAGE_RAM_CHUNK_BYTES);
     s->disk_chunk = o->disk_chunk_bytes ? o->disk_chunk_bytes : IMAGE_DISK_CHUNK_BYTES;
     if (chunk_is_possible(s->ram_chunk) && chunk_is_possible(s->disk_chunk))
         return 0;

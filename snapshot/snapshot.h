@@ -13,12 +13,15 @@
 #include "imagefmt/chain.h"
 #include "vmm/machine.h"
 
+struct image;
+
 struct snapshot_options {
     int level;                                  /* zstd level; 0: the default */
     uint32_t ram_chunk_bytes, disk_chunk_bytes; /* powers of two, 4 KiB to 4 MiB; 0: the defaults */
     unsigned workers;                           /* 0: one a CPU */
     const struct image_secret *secret;          /* seal the image with it; NULL: do not */
-    bool no_disks; /* leave the disks' content out: a restore then needs the same disk files */
+    struct image *base; /* write a child of it: chunk sizes are its own then; NULL: none */
+    bool no_disks;      /* leave the disks' content out: a restore then needs the same disk files */
 };
 
 struct snapshot_result {

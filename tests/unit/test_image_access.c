@@ -238,7 +238,7 @@ static void altered(const char *tag, size_t at, uint64_t value, size_t bytes, co
     sample_free(&sample);
 }
 
-enum { PAGE_ENTRY_0 = 8, PAGE_ENTRY_1 = 60, INDEX_ENTRY_0 = 4, INDEX_ENTRY_1 = 28 };
+enum { PAGE_ENTRY_0 = 8, PAGE_ENTRY_1 = 64, INDEX_ENTRY_0 = 4, INDEX_ENTRY_1 = 28 };
 
 static void test_hostile_page(void **state)
 {
@@ -257,8 +257,15 @@ static void test_hostile_page(void **state)
     altered("PAGE", PAGE_ENTRY_1 + 16, 0, 4, "impossible size");
     altered("PAGE", PAGE_ENTRY_1 + 16, UINT32_MAX, 4, "impossible size");
     altered("PAGE", PAGE_ENTRY_1 + 16, 25, 4, "damaged");
-    altered("PAGE", PAGE_ENTRY_1 + 8, 80, 8, "no chunk is where one should be");
-    altered("PAGE", PAGE_ENTRY_1 + 20, 1, 8, "the index speaks of another chunk");
+    altered("PAGE", PAGE_ENTRY_1 + 20, 2, 1,
+            "overlap or lie outside"); /* as an earlier one, here */
+    altered("PAGE", PAGE_ENTRY_1 + 20, 0, 1, "unknown codec");
+    altered("PAGE", PAGE_ENTRY_1 + 20, 3, 1, "a base that the image does not have");
+    altered("PAGE", PAGE_ENTRY_1 + 20, 4, 1, "unknown codec");
+    altered("PAGE", PAGE_ENTRY_1 + 21, 1, 1, "impossible level");
+    altered("PAGE", PAGE_ENTRY_1 + 21, 255, 1, "");
+    altered("PAGE", PAGE_ENTRY_1 + 22, 1, 2, "reserved bytes");
+    altered("PAGE", PAGE_ENTRY_1 + 24, 1, 8, "the index speaks of another chunk");
 }
 
 static void test_hostile_index(void **state)
@@ -292,7 +299,8 @@ static void test_hostile_table(void **state)
         altered("ROOT", OFFSET, far[i], 8, "out of its place");
         altered("ROOT", OFFSET + 8, far[i], 8, "impossible number of chunks");
         altered("ROOT", OFFSET + 16, far[i], 8, "impossible number of chunks");
-        altered("ROOT", OFFSET + 24, far[i], 8, "do not follow each other");
+        altered("ROOT", OFFSET + 24, far[i], 8, "impossible number of chunks");
+        altered("ROOT", OFFSET + 32, far[i], 8, "do not follow each other");
         altered("ROOT", 0, far[i], 8, "impossible numbers");
     }
     altered("ROOT", 48, 1u << 31, 4, "impossible numbers");
@@ -300,7 +308,7 @@ static void test_hostile_table(void **state)
     altered("ROOT", SECTION_0 + 16, 0, 1, "impossible name");
     altered("ROOT", SECTION_0 + 19, 0, 1, "does not match its root");
     altered("HEAD", 8, 2, 4, "newer than this ferry");
-    altered("HEAD", 12, 1, 4, "no such version or features");
+    altered("HEAD", 12, 4, 4, "no such version or features");
 }
 
 /* Two records change places: each still has a right sum, but neither lies where it says. */

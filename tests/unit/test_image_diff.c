@@ -111,7 +111,7 @@ static void test_pages_must_add_up(void **state)
     for (; forge_record_at(image, size, at, &record) && strcmp(record.tag, "PAGE");
          at += record.size + record.stored)
         ;
-    image[at + RECORD_HEAD_BYTES + 8 + 20] ^= 1;
+    image[at + RECORD_HEAD_BYTES + 8 + 24] ^= 1;
     forge_repair(image, &record);
     CLEANUP_FD int fd = sample_fd(image, size);
     CLEANUP_FD int out = memfd_create("out", MFD_CLOEXEC);

@@ -289,7 +289,7 @@ static void test_lying_frames(void **state)
 }
 
 static void forge_page(struct forge *f, uint32_t number, uint64_t index, size_t offset,
-                       uint32_t size, const uint8_t digest[SHA256_BYTES])
+                       uint32_t size, uint32_t codec, const uint8_t digest[SHA256_BYTES])
 {
     forge_begin(f, "PAGE");
     writer_u32(&f->out, number);
@@ -297,6 +297,7 @@ static void forge_page(struct forge *f, uint32_t number, uint64_t index, size_t 
     writer_u64(&f->out, index);
     writer_u64(&f->out, offset);
     writer_u32(&f->out, size);
+    writer_u32(&f->out, codec);
     writer_copy(&f->out, digest, SHA256_BYTES);
     forge_end(f);
 }
@@ -315,7 +316,7 @@ static void forge_disk(struct forge *f, uint32_t number, const char *name, bool 
     size_t offset = f->out.size;
     forge_chunk(f, number, 0, 4096, stored, size, digest);
     if (with_page)
-        forge_page(f, number, 0, offset, size, digest);
+        forge_page(f, number, 0, offset, size, 1, digest);
     forge_begin(f, "DEND");
     writer_u32(&f->out, number);
     writer_u64(&f->out, 1);
@@ -398,7 +399,7 @@ static void test_page_rules(void **state)
     forge_data(&f, 0, IMAGE_DISK, "vda", 4096, 8 * MIB);
     size_t offset = f.out.size;
     forge_chunk(&f, 0, 0, 4096, stored, size, digest);
-    forge_page(&f, 0, 0, offset, size, digest);
+    forge_page(&f, 0, 0, offset, size, 1, digest);
     forge_chunk(&f, 0, 1, 4096, stored, size, digest);
     done(&f, "its index page is missing");
 
