@@ -6,7 +6,7 @@
  *     HEADER CRYPT? BASE? MANIFEST (STATE | DATA (CHUNK | PAGE)* END)* INDEX* ROOT FOOTER
  * SIGNATURE*, and nothing more
  */
-#include "imagefmt/image.h"
+#include "imagefmt/reader.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -24,70 +24,31 @@
 #include "imagefmt/sign.h"
 #include "imagefmt/table.h"
 
-enum phase {
-    IN_HEADER = 1,
-    IN_CRYPT = 128,
-    IN_MANIFEST = 2,
-    IN_SECTIONS = 4,
-    IN_DATA = 8,
-    IN_INDEX = 16,
-    IN_FOOTER = 32,
-    IN_SIGNATURES = 64,
-    COMPLETE = 256,
-    IN_BASE = 512,
-};
-
-struct image_reader {
-    struct input in;
-    struct decode decode;
-    const struct image_visitor *visitor;
-    void *opaque;
-    enum phase phase;
-    struct table table;
-    const struct image_environment *env;
-    struct seal *seal; /* NULL: the image is not sealed */
-    uint32_t flags;
-    struct image *base;       /* what a child builds on */
-    struct content_tree tree; /* of the open section */
-    struct writer page;       /* entries that the next page must have */
-    uint64_t next_index;
-    uint64_t page_first;
-    uint32_t page_count;
-    bool page_last; /* a page that is not full must be the section's last */
-    /* The index as it must be and as it was read: 24 bytes for 1024 chunks could still grow without
-     * a bound over a pipe, so only their sums are kept. */
-    struct sha256 *index_met, *index_read;
-    uint64_t index_entries, index_offset, root_offset;
-    uint8_t root[SHA256_BYTES];
-    struct writer expected; /* scratch: the body that a record must have */
-    struct image_summary summary;
-};
-
 static int refuse_section(struct image_reader *r, const char *name, const char *why,
                           struct ferry_error *err)
 {
     return ferry_refuse(err, -EBADMSG, r->in.about, "section %s %s", name, why);
 }
 
-static int refuse(struct image_reader *r, const char *what, const char *why,
+int reader_refuse(struct image_reader *r, const char *what, const char *why,
                   struct ferry_error *err)
 {
     return ferry_refuse(err, -EBADMSG, r->in.about, "%s is damaged: %s", what, why);
 }
 
-static int no_memory(struct image_reader *r, struct ferry_error *err)
+int reader_no_memory(struct image_reader *r, struct ferry_error *err)
 {
     return ferry_fail(err, -ENOMEM, r->in.about, "out of memory");
 }
 
-static int refuse_chunk(struct image_reader *r, uint64_t index, const char *why,
+int reader_refuse_chunk(struct image_reader *r, uint64_t index, const char *why,
                         struct ferry_error *err)
 {
     const struct image_section *section = &table_last(&r->table)->section;
     char where[160];
 
-    return refuse(r, image_place(section, index * section->chunk_bytes, where, sizeof(where)), why,
-                  err);
+    return reader_refuse(
+        r, image_place(section, index * section->chunk_bytes, where, sizeof(where)), why, err);
 }
 
 static bool body_equals(const struct reader *body, const struct writer *expected)
@@ -96,29 +57,6 @@ static bool body_equals(const struct reader *body, const struct writer *expected
     size_t size = reader_left(&copy);
 
     return size == expected->size && !memcmp(reader_take(&copy, size), expected->data, size);
-}
-
-/* Hand the oldest chunk in work to the visitor. */
-static int deliver_oldest(struct image_reader *r, struct ferry_error *err)
-{
-    const struct image_section *section = &table_last(&r->table)->section;
-    const struct decode_slot *slot = decode_wait(&r->decode);
-
-    if (slot->damage)
-        return refuse_chunk(r, slot->index, slot->damage, err);
-    if (!r->visitor->chunk)
-        return 0;
-    return r->visitor->chunk(r->opaque, section, slot->index * section->chunk_bytes, slot->content,
-                             slot->content_bytes, err);
-}
-
-static int deliver_all(struct image_reader *r, struct ferry_error *err)
-{
-    int error = 0;
-
-    while (!error && r->decode.busy)
-        error = deliver_oldest(r, err);
-    return error;
 }
 
 /* What comes behind HEAD and CRYP. */
@@ -141,7 +79,7 @@ static int on_header(struct image_reader *r, struct record *record, struct ferry
                             "version %" PRIu32 " is newer than this ferry (reads up to %u)",
                             version, IMAGE_VERSION);
     if (!version || reader_left(body))
-        return refuse(r, "the header", "no such version", err);
+        return reader_refuse(r, "the header", "no such version", err);
     if (flags & ~(HEADER_SEALED | HEADER_CHILD))
         return ferry_refuse(err, -ENOTSUP, r->in.about,
                             "needs features that this ferry does not have (flags 0x%" PRIx32 ")",
@@ -158,7 +96,7 @@ static int on_crypt(struct image_reader *r, struct record *record, struct ferry_
 
     const char *wrong = seal_params_read(&record->body, &params);
     if (wrong)
-        return refuse(r, "the record of its sealing", wrong, err);
+        return reader_refuse(r, "the record of its sealing", wrong, err);
     if (r->env && r->env->scrub && !r->env->secret) {
         r->summary.sealed = r->summary.scrubbed = true;
         r->phase = COMPLETE;
@@ -178,7 +116,7 @@ static int on_base(struct image_reader *r, struct record *record, struct ferry_e
     r->summary.child = true;
     reader_copy(&record->body, r->summary.base, SHA256_BYTES);
     if (record->body.error || reader_left(&record->body))
-        return refuse(r, "the name of its base", "it has an impossible length", err);
+        return reader_refuse(r, "the name of its base", "it has an impossible length", err);
     r->phase = IN_MANIFEST;
     return image_find_base(r->in.fd, r->in.about, r->summary.base, r->env, &r->base, err);
 }
@@ -190,7 +128,7 @@ static int on_manifest(struct image_reader *r, struct record *record, struct fer
     const uint8_t *json = reader_take(body, size);
 
     if (size > LIMIT_MANIFEST_BYTES)
-        return refuse(r, "the manifest", "it is larger than a manifest may be", err);
+        return reader_refuse(r, "the manifest", "it is larger than a manifest may be", err);
     r->table.manifest_offset = record->offset;
     r->table.manifest_size = size;
     sha256(json, size, r->table.manifest_digest);
@@ -209,7 +147,7 @@ static int add_section(struct image_reader *r, const struct image_section *secti
         return refuse_section(r, section->name, "is not at its place", err);
     int error = table_add(&r->table, section, offset, &reason);
     if (error == -ENOMEM)
-        return no_memory(r, err);
+        return reader_no_memory(r, err);
     if (!error)
         return 0;
     /* The name has not been looked at yet: a bad one is not to be printed. */
@@ -228,7 +166,7 @@ static int on_state(struct image_reader *r, struct record *record, struct ferry_
     section.version = reader_u16(body);
     uint8_t zero = reader_u8(body);
     if (!section_read_name(body, reader_u8(body), &section) || zero)
-        return refuse(r, "a state section", "its head makes no sense", err);
+        return reader_refuse(r, "a state section", "its head makes no sense", err);
     section.size = reader_left(body);
     int error = add_section(r, &section, number, record->offset, err);
     if (error)
@@ -252,7 +190,7 @@ static int on_data(struct image_reader *r, struct record *record, struct ferry_e
     section.size = reader_u64(body);
     if (!section_read_name(body, name_bytes, &section) || zero || reader_left(body) ||
         section.kind == IMAGE_STATE)
-        return refuse(r, "a data section", "its head makes no sense", err);
+        return reader_refuse(r, "a data section", "its head makes no sense", err);
     int error = add_section(r, &section, number, record->offset, err);
     if (error)
         return error;
@@ -264,216 +202,6 @@ static int on_data(struct image_reader *r, struct record *record, struct ferry_e
     return r->visitor->begin ? r->visitor->begin(r->opaque, &section, err) : 0;
 }
 
-/* The numbers of a chunk's head, all but its sums. */
-static const char *wrong_with_chunk(const struct image_reader *r, const struct chunk_head *head,
-                                    uint64_t offset)
-{
-    const struct table_entry *entry = &r->table.entries[r->table.count - 1];
-    uint32_t size = section_chunk_bytes(&entry->section, head->index);
-
-    if (head->section != r->table.count - 1)
-        return "it belongs to another section";
-    if (r->page_count == PAGE_CHUNKS || r->page_last)
-        return "its index page is missing";
-    if (!size)
-        return "it lies behind the end of its section";
-    if (head->index < r->next_index)
-        return "it is out of order";
-    if (head->codec != CODEC_ZSTD && head->codec != CODEC_SAME)
-        return "its codec is unknown";
-    if (head->content_bytes != size)
-        return "its content has an impossible size";
-    if (!head->stored_bytes || head->stored_bytes > STORED_LIMIT(size))
-        return "its stored bytes have an impossible size";
-    if (content_is_zero(head->digest))
-        return "zeroes are stored, which no ferry writes";
-    if (head->codec == CODEC_SAME && (head->sum > offset || offset - head->sum > LIMIT_SAME_BYTES))
-        return "it refers to a chunk out of reach";
-    return NULL;
-}
-
-static const char *wrong_with_kept(const struct image_reader *r, const struct chunk_head *head)
-{
-    const struct image_section *section = &r->table.entries[r->table.count - 1].section;
-    uint64_t chunks = section_chunks(section), level = head->stored_bytes;
-
-    if (head->section != r->table.count - 1)
-        return "it belongs to another section";
-    if (r->page_count == PAGE_CHUNKS || r->page_last)
-        return "its index page is missing";
-    if (!r->base || level >= KEPT_LEVELS || head->content_bytes || head->sum)
-        return "what is kept of the base has impossible numbers";
-    if (head->index < r->next_index)
-        return "it is out of order";
-    if (chunks >> level == 0 || head->index > chunks - (UINT64_C(1) << level) ||
-        head->index & ((UINT64_C(1) << level) - 1))
-        return "what is kept of the base lies across nodes, or behind the end";
-    if (content_is_zero(head->digest))
-        return "zeroes are kept, which no ferry writes";
-    return NULL;
-}
-
-/* A line that the next page must have, and its node for the tree. */
-static void note_line(struct image_reader *r, const struct page_line *line)
-{
-    struct image_section *section = &table_last(&r->table)->section;
-    unsigned level = content_level(section->chunk_bytes) + line->level;
-
-    if (!r->page_count++)
-        r->page_first = line->index;
-    page_line_write(&r->page, line);
-    content_add(&r->tree, line->index >> line->level, level, line->digest);
-    section->chunks++;
-}
-
-/* A chunk of the base, as one of the section at hand. */
-static int deliver_kept(void *opaque, const struct image_section *below, uint64_t offset,
-                        const uint8_t *data, size_t size, struct ferry_error *err)
-{
-    struct image_reader *r = opaque;
-    const struct image_section *section = &table_last(&r->table)->section;
-    uint32_t room = section_chunk_bytes(section, offset / section->chunk_bytes);
-
-    (void)below;
-    return r->visitor->chunk(r->opaque, section, offset, data, size < room ? size : room, err);
-}
-
-/* What is kept must be what the base has; chunks in work come before it. */
-static int take_kept(struct image_reader *r, const struct chunk_head *head, struct ferry_error *err)
-{
-    struct image_section *section = &table_last(&r->table)->section;
-    struct page_line line = {
-        .index = head->index, .codec = CODEC_KEPT, .level = (uint8_t)head->stored_bytes};
-    uint64_t count = UINT64_C(1) << line.level;
-    int64_t below = image_base_section(r->base, section);
-    uint8_t node[SHA256_BYTES];
-
-    if (below < 0)
-        return refuse_chunk(r, head->index,
-                            "the base has no such section, or one with other chunks", err);
-    int error = deliver_all(r, err);
-    if (!error)
-        error = image_node(r->base, (uint32_t)below, head->index, line.level, node, err);
-    if (error)
-        return error;
-    if (memcmp(node, head->digest, SHA256_BYTES))
-        return refuse_chunk(r, head->index, "the base has other content there", err);
-    if (r->visitor->chunk)
-        error = image_walk_range(r->base, (uint32_t)below, count < 16 ? 1 : 0, head->index,
-                                 head->index + count, deliver_kept, r, err);
-    memcpy(line.digest, head->digest, SHA256_BYTES);
-    note_line(r, &line);
-    r->next_index = head->index + count;
-    return error ? error : r->page.error ? no_memory(r, err) : 0;
-}
-
-static void note_chunk(struct image_reader *r, const struct chunk_head *head, uint64_t offset)
-{
-    struct image_section *section = &table_last(&r->table)->section;
-    bool same = head->codec == CODEC_SAME;
-    struct page_line line = {.index = head->index,
-                             .offset = same ? head->sum : offset,
-                             .stored_bytes = head->stored_bytes,
-                             .codec = (uint8_t)head->codec};
-
-    memcpy(line.digest, head->digest, SHA256_BYTES);
-    note_line(r, &line);
-    r->next_index = head->index + 1;
-    section->content_bytes += head->content_bytes;
-    section->stored_bytes += same ? 0 : head->stored_bytes;
-}
-
-/* Reading failed.  Chunks in work come before that place: they are handed on, and if one of them
- * turns out damaged, that is the error. */
-static int earlier_damage(struct image_reader *r, int error, struct ferry_error *err)
-{
-    struct ferry_error earlier = {0};
-
-    while (r->decode.busy) {
-        int worse = deliver_oldest(r, &earlier);
-        if (worse && err)
-            *err = earlier;
-        if (worse)
-            return worse;
-    }
-    return error;
-}
-
-/* The stored bytes of the chunk that head refers to, out of what has passed by. */
-static const char *recall_chunk(struct image_reader *r, const struct chunk_head *head,
-                                struct decode_slot *slot)
-{
-    uint8_t record[CHUNK_RECORD_MOST_BYTES];
-    size_t record_bytes = chunk_record_bytes(r->seal);
-    struct chunk_head equal;
-
-    if (!input_recall(&r->in, head->sum, record, record_bytes))
-        return "it refers to a chunk out of reach";
-    if (chunk_record_read(record, head->sum, r->seal, &equal) || equal.codec != CODEC_ZSTD ||
-        equal.content_bytes != head->content_bytes || equal.stored_bytes != head->stored_bytes ||
-        memcmp(equal.digest, head->digest, SHA256_BYTES))
-        return "it refers to what is no equal chunk";
-    if (!input_recall(&r->in, head->sum + record_bytes, slot->stored,
-                      chunk_stored_bytes(r->seal, head->stored_bytes)))
-        return "it refers to a chunk out of reach";
-    slot->sum = equal.sum;
-    slot->seal_section = equal.section;
-    slot->seal_index = equal.index;
-    slot->seal_offset = head->sum + record_bytes;
-    return NULL;
-}
-
-/* The stored bytes of a chunk into slot, from behind its head or from before. */
-static int take_stored(struct image_reader *r, const struct chunk_head *head,
-                       struct decode_slot *slot, struct ferry_error *err)
-{
-    slot->index = head->index;
-    slot->content_bytes = head->content_bytes;
-    slot->stored_bytes = head->stored_bytes;
-    slot->sum = head->sum;
-    slot->key = r->seal ? &r->seal->key : NULL;
-    slot->seal_section = head->section;
-    slot->seal_index = head->index;
-    slot->seal_offset = r->in.position;
-    memcpy(slot->digest, head->digest, SHA256_BYTES);
-    if (head->codec == CODEC_SAME) {
-        const char *wrong = recall_chunk(r, head, slot);
-        return wrong ? refuse_chunk(r, head->index, wrong, err) : 0;
-    }
-    int error =
-        input_read(&r->in, slot->stored, chunk_stored_bytes(r->seal, slot->stored_bytes), err);
-    return error ? earlier_damage(r, error, err) : 0;
-}
-
-static int on_chunk(struct image_reader *r, struct record *record, struct ferry_error *err)
-{
-    struct reader *body = &record->body;
-    struct chunk_head head;
-    struct decode_slot *slot;
-
-    chunk_head_read(body, &head);
-    if (body->error || reader_left(body))
-        return refuse(r, "the head of a chunk", "it has an impossible length", err);
-    bool kept = head.codec == CODEC_KEPT;
-    const char *wrong =
-        kept ? wrong_with_kept(r, &head) : wrong_with_chunk(r, &head, record->offset);
-    if (wrong)
-        return refuse_chunk(r, head.index, wrong, err);
-    if (kept)
-        return take_kept(r, &head, err);
-    int error = decode_full(&r->decode) ? deliver_oldest(r, err) : 0;
-    if (error)
-        return error;
-    if (decode_slot(&r->decode, &slot))
-        return no_memory(r, err);
-    error = take_stored(r, &head, slot, err);
-    if (error)
-        return error;
-    decode_submit(&r->decode, slot);
-    note_chunk(r, &head, record->offset);
-    return r->page.error ? no_memory(r, err) : 0;
-}
-
 static int on_page(struct image_reader *r, struct record *record, struct ferry_error *err)
 {
     writer_reset(&r->expected);
@@ -481,9 +209,9 @@ static int on_page(struct image_reader *r, struct record *record, struct ferry_e
     writer_u32(&r->expected, r->page_count);
     writer_copy(&r->expected, r->page.data, r->page.size);
     if (r->expected.error)
-        return no_memory(r, err);
+        return reader_no_memory(r, err);
     if (!r->page_count || !body_equals(&record->body, &r->expected))
-        return refuse(r, "the index", "a page does not match the chunks before it", err);
+        return reader_refuse(r, "the index", "a page does not match the chunks before it", err);
     writer_reset(&r->expected);
     index_entry(&r->expected, r->table.count - 1, r->page_count, r->page_first, record->offset);
     sha256_update(r->index_met, r->expected.data, r->expected.size);
@@ -498,14 +226,14 @@ static int on_end(struct image_reader *r, struct record *record, struct ferry_er
 {
     struct table_entry *entry = table_last(&r->table);
 
-    int error = deliver_all(r, err);
+    int error = reader_deliver_all(r, err);
     if (error)
         return error;
     content_digest(&r->tree, entry->section.size, entry->section.digest);
     writer_reset(&r->expected);
     table_end_body(&r->table, &r->expected);
     if (r->expected.error)
-        return no_memory(r, err);
+        return reader_no_memory(r, err);
     if (r->page_count || !body_equals(&record->body, &r->expected))
         return refuse_section(r, entry->section.name, "does not match what its end says of it",
                               err);
@@ -524,9 +252,9 @@ static int on_index(struct image_reader *r, struct record *record, struct ferry_
 
     if (!count || count > INDEX_ENTRIES || size != count * INDEX_ENTRY_BYTES ||
         r->index_entries % INDEX_ENTRIES)
-        return refuse(r, "the index", "it has an impossible length", err);
+        return reader_refuse(r, "the index", "it has an impossible length", err);
     if (count > r->table.pages - r->index_entries)
-        return refuse(r, "the index", "it has more entries than the image has pages", err);
+        return reader_refuse(r, "the index", "it has more entries than the image has pages", err);
     if (!r->index_offset)
         r->index_offset = record->offset;
     r->index_entries += count;
@@ -547,18 +275,19 @@ static bool index_matches(struct image_reader *r)
 static int on_root(struct image_reader *r, struct record *record, struct ferry_error *err)
 {
     if (!index_matches(r))
-        return refuse(r, "the index", "it does not match the chunks of the image", err);
+        return reader_refuse(r, "the index", "it does not match the chunks of the image", err);
     if (!r->index_offset)
         r->index_offset = record->offset;
     r->root_offset = record->offset;
     writer_reset(&r->expected);
     if (table_root(&r->table, r->root))
-        return no_memory(r, err);
+        return reader_no_memory(r, err);
     table_root_body(&r->table, r->root, &r->expected);
     if (r->expected.error)
-        return no_memory(r, err);
+        return reader_no_memory(r, err);
     if (!body_equals(&record->body, &r->expected))
-        return refuse(r, "the section table", "it does not match the content of the image", err);
+        return reader_refuse(r, "the section table", "it does not match the content of the image",
+                             err);
     r->phase = IN_FOOTER;
     return 0;
 }
@@ -569,9 +298,9 @@ static int on_footer(struct image_reader *r, struct record *record, struct ferry
     table_footer_body(&r->table, r->index_offset, r->root_offset, r->in.position, r->root,
                       &r->expected);
     if (r->expected.error)
-        return no_memory(r, err);
+        return reader_no_memory(r, err);
     if (!body_equals(&record->body, &r->expected))
-        return refuse(r, "the footer", "it does not match the image before it", err);
+        return reader_refuse(r, "the footer", "it does not match the image before it", err);
     r->phase = IN_SIGNATURES;
     return 0;
 }
@@ -580,7 +309,7 @@ static int on_signature(struct image_reader *r, struct record *record, struct fe
 {
     const char *wrong = signature_read(&record->body, r->root, &r->summary);
 
-    return wrong ? refuse(r, "a signature", wrong, err) : 0;
+    return wrong ? reader_refuse(r, "a signature", wrong, err) : 0;
 }
 
 static const struct rule {
@@ -594,7 +323,7 @@ static const struct rule {
     {RECORD_MANIFEST, IN_MANIFEST, on_manifest},
     {RECORD_STATE, IN_SECTIONS, on_state},
     {RECORD_DATA, IN_SECTIONS, on_data},
-    {RECORD_CHUNK, IN_DATA, on_chunk},
+    {RECORD_CHUNK, IN_DATA, reader_chunk},
     {RECORD_PAGE, IN_DATA, on_page},
     {RECORD_END, IN_DATA, on_end},
     {RECORD_INDEX, IN_SECTIONS | IN_INDEX, on_index},
@@ -640,7 +369,7 @@ static int read_image(struct image_reader *r, struct ferry_error *err)
         if (error > 0)
             return 0;
         if (error)
-            return earlier_damage(r, error, err);
+            return reader_earlier_damage(r, error, err);
         error = take_record(r, &record, err);
         if (error)
             return error;
@@ -663,7 +392,7 @@ static int reader_open(struct image_reader *r, int fd, const char *about, unsign
         return error;
     r->index_met = sha256_new();
     r->index_read = sha256_new();
-    return r->index_met && r->index_read ? 0 : no_memory(r, err);
+    return r->index_met && r->index_read ? 0 : reader_no_memory(r, err);
 }
 
 static void reader_close(struct image_reader *r)
