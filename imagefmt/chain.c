@@ -38,6 +38,7 @@ static int open_file(const char *path, struct ferry_error *err)
 struct search {
     const struct image_environment *env;
     struct stat members[LIMIT_CHAIN];
+    const char *folders[LIMIT_CHAIN]; /* they lie in; NULL: not known */
     unsigned depth;
     unsigned files;           /* looked at so far */
     struct ferry_error *near; /* what is wrong with one that would have been it; code 0: nothing */
@@ -53,8 +54,10 @@ static bool is_member(const struct search *search, const struct stat *st)
     return false;
 }
 
-/* A quick look, so that not every image of a folder is opened: is this the end of another one? */
-static bool ends_as_another(int fd, const struct stat *st, const uint8_t *root)
+enum look { ANOTHER, PERHAPS, THE_ONE };
+
+/* A quick look at the end of a file, so that not every image of a folder is opened. */
+static enum look look_at_end(int fd, const struct stat *st, const uint8_t *root)
 {
     uint8_t tail[FOOTER_RECORD_BYTES];
     uint64_t offset = (uint64_t)st->st_size - sizeof(tail);
@@ -62,8 +65,9 @@ static bool ends_as_another(int fd, const struct stat *st, const uint8_t *root)
 
     if (st->st_size < (off_t)sizeof(tail) || pread_all(fd, tail, sizeof(tail), offset) ||
         record_check(tail, sizeof(tail), offset, NULL, &record) || record.tag != RECORD_FOOTER)
-        return false; /* sealed, signed, or none: opening it will tell */
-    return memcmp(tail + sizeof(tail) - RECORD_SUM_BYTES - SHA256_BYTES, root, SHA256_BYTES) != 0;
+        return PERHAPS; /* sealed, signed, or none: opening it will tell */
+    const uint8_t *met = tail + sizeof(tail) - RECORD_SUM_BYTES - SHA256_BYTES;
+    return memcmp(met, root, SHA256_BYTES) ? ANOTHER : THE_ONE;
 }
 
 /* The image in this file, with its bases, if it is the one with this root: 0 and *out. */
@@ -76,8 +80,10 @@ static int try_file(struct search *search, int folder, const char *dir, const ch
     struct ferry_error why = {0};
     struct stat st;
 
-    if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || is_member(search, &st) ||
-        ends_as_another(fd, &st, root))
+    if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || is_member(search, &st))
+        return -ENOENT;
+    enum look look = look_at_end(fd, &st, root);
+    if (look == ANOTHER)
         return -ENOENT;
     CLEANUP_FREE char *about = malloc(strlen(dir) + strlen(name) + 2);
     if (!about)
@@ -91,7 +97,7 @@ static int try_file(struct search *search, int folder, const char *dir, const ch
         image->own_about = take_ptr(&about);
         error = attach(search, image, &why);
     }
-    if (error && !search->near->code)
+    if (error && (look == THE_ONE || !search->near->code))
         *search->near = why;
     if (!error)
         *out = take_ptr(&image);
@@ -138,11 +144,16 @@ static char *own_folder(const struct image *image)
                                  : strndup(image->about, (size_t)(slash - image->about));
 }
 
-static struct image *find_root(struct search *search, const char *own, const uint8_t *root)
+/* In the image's own folder, in those of the images that build on it, and where the caller says. */
+static struct image *find_root(struct search *search, const uint8_t *root)
 {
     const struct image_environment *env = search->env;
-    struct image *found = own ? look_in(search, own, root) : NULL;
+    struct image *found = NULL;
 
+    for (unsigned i = search->depth; !found && i--;)
+        if (search->folders[i] && (i + 1 == search->depth || !search->folders[i + 1] ||
+                                   strcmp(search->folders[i], search->folders[i + 1]) != 0))
+            found = look_in(search, search->folders[i], root);
     for (size_t i = 0; !found && env && i < env->search_count; i++)
         found = look_in(search, env->search[i], root);
     return found;
@@ -176,9 +187,9 @@ static int attach(struct search *search, struct image *image, struct ferry_error
     if (fstat(image->fd, &search->members[search->depth]))
         return ferry_fail_sys(err, -errno, image->about, "cannot look at the image");
     CLEANUP_FREE char *own = own_folder(image);
-    search->depth++;
+    search->folders[search->depth++] = own;
     search->near = &near;
-    image->base = find_root(search, own, image->summary.base);
+    image->base = find_root(search, image->summary.base);
     search->near = before;
     search->depth--;
     return image->base ? 0 : not_found(image->about, image->summary.base, &near, err);
