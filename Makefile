@@ -72,6 +72,7 @@ tests: $(TESTS)
 
 -include $(patsubst %.o,%.d,$(LIB_OBJS) $(CLI_OBJS) $(HELP_OBJS) $(call obj,$(TEST_SRCS)))
 include tests/tests.mk
+include nbd/nbd.mk
 
 compile_commands.json: Makefile tools/compile-commands
 	$(call quiet,GEN,$@)tools/compile-commands "$(CC) $(CPPFLAGS) $(CFLAGS)" $(ALL_SRCS) > $@
@@ -84,6 +85,7 @@ lint: compile_commands.json
 
 install: all
 	install -D -m 755 $(O)/ferry $(DESTDIR)$(PREFIX)/bin/ferry
+	$(if $(wildcard $(NBD_PLUGIN)),install -D -m 755 $(NBD_PLUGIN) $(DESTDIR)$(PREFIX)/lib/ferry/$(notdir $(NBD_PLUGIN)))
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 doc/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -D -m 644 cli/ferry.bash-completion \

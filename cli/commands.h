@@ -24,6 +24,7 @@ extern const struct command command_verify;
 extern const struct command command_digest;
 extern const struct command command_diff;
 extern const struct command command_extract;
+extern const struct command command_serve;
 extern const struct command command_flatten;
 extern const struct command command_rebase;
 extern const struct command command_convert;
