@@ -83,6 +83,34 @@ bench:
 bench-run: all guest
 	@tests/bench/bench.py $(O)
 
+# The image format beside qemu-img, zstd and nbdcopy, on one real disk; RUNS=N.
+$(O)/tests/bench/read_at: $(O)/obj/tests/bench/read_at.o $(O)/libferry.a
+	@mkdir -p $(@D)
+	$(call quiet,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+ALL_SRCS += tests/bench/read_at.c
+
+bench-image:
+	@tools/install-packages bench
+	@$(MAKE) --no-print-directory bench-image-run
+
+bench-image-run: all $(O)/tests/bench/read_at
+	@tests/bench/bench_image.py $(O)
+
+# Each of the image's readers under libFuzzer for a minute.
+fuzz-smoke:
+	@for target in image index manifest chain; do \
+		$(MAKE) --no-print-directory fuzz-$$target SECONDS=60 || exit 1; \
+	done
+
+# Lines of the image's parsers that the tests reach.
+coverage:
+	@tools/install-packages build test
+	@$(MAKE) --no-print-directory O=$(O)/cov COV=1 all tests guest
+	@tools/coverage $(O)/cov
+
+.PHONY: bench-image bench-image-run fuzz-smoke coverage
+
 # Moves to and fro for SOAK seconds.
 SOAK ?= 1000
 soak:
