@@ -179,11 +179,10 @@ int client_call(struct client *client, const char *command, json_t *arguments, i
         size_t length = strlen(text);
         text[length] = '\n'; /* in place of the terminator */
         error = send_line(client, text, length + 1, pass_fd, err);
+        explicit_bzero(text, length); /* there may be a secret in it */
     } else {
         ferry_fail(err, error, NULL, "out of memory, or an argument is not UTF-8");
     }
-    if (text)
-        explicit_bzero(text, strlen(text)); /* there may be a secret in it */
     free(text);
     json_decref(request);
     while (!error) {

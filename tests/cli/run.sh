@@ -18,7 +18,7 @@ expect 1 "cannot read the kernel.*No such file" ferry run --kernel "$T/none"
 expect 1 "cannot read the initrd.*No such file" ferry run $payload --initrd "$T/none"
 expect 1 "none.raw.*No such file" ferry run $payload --disk "$T/none.raw"
 expect 1 "this host has" ferry run --kernel "$PAYLOAD" --memory 1T
-expect 2 "not readonly or serial=" ferry run $payload --disk "$T/disk.raw,cache=none"
+expect 2 "not readonly, serial=" ferry run $payload --disk "$T/disk.raw,cache=none"
 expect 2 "more than 20 characters" ferry run $payload --disk "$T/disk.raw,serial=123456789012345678901"
 expect 2 "CPU model|cpu" ferry run $payload --cpu pentium
 expect 1 "cannot open for the serial port" ferry run $payload --serial "file:$T/none/log"
