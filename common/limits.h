@@ -66,6 +66,14 @@
 #define LIMIT_QCOW2_HEADER_BYTES   (64 * KIB) /* that are searched for header extensions */
 #define LIMIT_QCOW2_CACHE_BYTES    (16 * MIB) /* of L2 tables */
 
+/* Machines of other hypervisors */
+#define LIMIT_NICS              16
+#define LIMIT_DESCRIPTION_BYTES (4 * MIB)  /* an OVF, a domain's XML, a .vmx */
+#define LIMIT_DESCRIPTION_DEPTH 64         /* of its elements */
+#define LIMIT_NVRAM_BYTES       (16 * MIB) /* variables of a firmware */
+#define LIMIT_MEMBERS           (4 * 1024) /* of an archive, but for XVA's blocks */
+#define LIMIT_XVA_MEMBERS       (256 * 1024 * 1024)
+
 /* Streams */
 #define LIMIT_FRAME_BYTES        (4 * MIB)  /* payload of one frame on the wire */
 #define LIMIT_FRAME_STEP_BYTES   (64 * KIB) /* of a frame that must arrive within one timeout */

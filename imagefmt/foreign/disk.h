@@ -42,6 +42,15 @@ struct sink {
     const char *about;
 };
 
+/* Bytes in order, by one thread: a pipe, a decompressor, a member of an archive. */
+struct stream {
+    /* Up to size bytes; *got is less only at the end, 0 there. */
+    int (*read)(struct stream *stream, void *data, size_t size, size_t *got,
+                struct ferry_error *err);
+    void (*close)(struct stream *stream); /* frees it */
+    const char *about;                    /* its name in messages */
+};
+
 /* ---- Reading ---- */
 
 enum disk_extent_kind {
@@ -64,6 +73,8 @@ struct disk_open_options {
     /* The other files of a format in several (a flat extent), opened by the caller by the name it
      * was told; NULL: refused. */
     struct source *external;
+    /* open_stream: the disk's size where the format does not say it (raw); 0: not known. */
+    uint64_t size_bytes;
 };
 
 /*
@@ -141,6 +152,13 @@ struct disk_format {
     /* source stays the caller's and outlives the disk.  Hostile: everything is checked. */
     int (*open)(struct source *source, const struct disk_open_options *options, struct disk **out,
                 struct ferry_error *err);
+    /* The same of a stream, giving an in_order disk that has read the stream to its end, and
+     * checked what is there, when its last byte has been asked for or `drain` called; NULL: not in
+     * order. */
+    int (*open_stream)(struct stream *stream, const struct disk_open_options *options,
+                       struct disk **out, struct ferry_error *err);
+    /* Read and check what is left of the stream behind the content; NULL: nothing is. */
+    int (*drain)(struct disk *disk, struct ferry_error *err);
     /* What lies at offset (< size_bytes), and for how long. */
     int (*extent)(struct disk *disk, uint64_t offset, struct disk_extent *extent,
                   struct ferry_error *err);
