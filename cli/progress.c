@@ -12,8 +12,9 @@
 #include "common/file.h"
 #include "common/units.h"
 
-#define SHOW_EVERY_NS 100000000u
-#define BAR_CELLS     30
+#define SHOW_EVERY_NS    100000000u
+#define BAR_CELLS        30
+#define PREDICT_AFTER_NS 500000000u /* of a phase */
 
 int progress_view_init(struct progress_view *view, const struct progress_options *options,
                        struct ferry_error *err)
@@ -69,9 +70,26 @@ struct progress_report progress_from_json(const json_t *data)
     };
 }
 
+/* What is left of the phase, if it goes on as until now; 0: nobody can tell yet. */
+static uint64_t predict_left_ns(const struct progress_view *view,
+                                const struct progress_report *report)
+{
+    uint64_t elapsed = view->shown_ns - view->began_ns;
+
+    if (elapsed < PREDICT_AFTER_NS || report->done_bytes <= view->began_bytes ||
+        report->done_bytes >= report->total_bytes)
+        return 0;
+    return (uint64_t)((double)elapsed * (double)(report->total_bytes - report->done_bytes) /
+                      (double)(report->done_bytes - view->began_bytes));
+}
+
 static void show_json(const struct progress_view *view, const struct progress_report *report)
 {
     json_t *value = progress_to_json(report);
+    uint64_t left = predict_left_ns(view, report);
+
+    if (left && value)
+        json_object_set_new(value, "predicted_left_ms", output_ms(left));
     char *text = value ? json_dumps(value, OUTPUT_JSON_FLAGS) : NULL;
 
     if (text) {
@@ -85,7 +103,8 @@ static void show_json(const struct progress_view *view, const struct progress_re
 
 static void show_bar(struct progress_view *view, const struct progress_report *report)
 {
-    char line[256], bar[BAR_CELLS + 1], sent[32], rate[32], round[24] = "";
+    char line[256], bar[BAR_CELLS + 1], sent[32], rate[32], duration[32], round[24] = "";
+    uint64_t left = predict_left_ns(view, report);
     unsigned cells = 0;
 
     if (report->total_bytes)
@@ -103,6 +122,9 @@ static void show_bar(struct progress_view *view, const struct progress_report *r
         snprintf(line, sizeof(line), "\r%-10.20s%s [%s] %s", report->phase, round, bar, sent);
     if (report->rate_bytes_per_s)
         length += snprintf(line + length, sizeof(line) - (size_t)length, ", %s/s", rate);
+    if (left)
+        length += snprintf(line + length, sizeof(line) - (size_t)length, ", %s left",
+                           format_duration(left, duration, sizeof(duration)));
     length += snprintf(line + length, sizeof(line) - (size_t)length, "\033[K");
     (void)write_all(view->fd, line, (size_t)length);
     view->drawn = true;
@@ -116,6 +138,10 @@ void progress_view_show(struct progress_view *view, const struct progress_report
     if (view->mode == PROGRESS_NONE || (!changed && now - view->shown_ns < SHOW_EVERY_NS))
         return;
     view->shown_ns = now;
+    if (changed) {
+        view->began_ns = now;
+        view->began_bytes = report->done_bytes;
+    }
     view->round = report->round;
     snprintf(view->phase, sizeof(view->phase), "%s", report->phase);
     if (view->mode == PROGRESS_JSON)

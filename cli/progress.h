@@ -26,12 +26,16 @@ struct progress_view {
     uint64_t shown_ns; /* when something was shown last */
     char phase[64];    /* of what was shown last */
     unsigned round;
+    uint64_t began_ns, began_bytes; /* of that phase: when, and how far it was then */
 };
 
 /* Errors: FERRY_USAGE on an unknown mode or a descriptor that is not open. */
 int progress_view_init(struct progress_view *view, const struct progress_options *options,
                        struct ferry_error *err);
-/* Show, at most ten times a second unless the phase changes.  One thread at a time. */
+/*
+ * Show, at most ten times a second unless the phase changes, with the time that what is left of the
+ * phase will take if it goes on as until now.  One thread at a time.
+ */
 void progress_view_show(struct progress_view *view, const struct progress_report *report);
 void progress_view_end(struct progress_view *view); /* take the bar off the screen */
 
