@@ -59,6 +59,8 @@ struct bundle_input {
     struct stream *stream; /* in order: a pipe, or what is in a gzip file */
     int folder_fd;         /* -1: none.  Names in it are opened only beneath it, and never followed
                             * through links. */
+    const char *description; /* of a folder: the name of the file that describes the machine; NULL:
+                              * the only one that can */
     const char *about;
 };
 
