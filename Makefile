@@ -18,7 +18,7 @@ ifneq ($(V),1)
 quiet = @printf '  %-7s %s\n' "$(1)" "$(2)";
 endif
 
-PACKAGES := jansson libzstd libxxhash libcrypto libdeflate
+PACKAGES := jansson libzstd libxxhash libcrypto libdeflate zlib liblzma
 WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual -Wwrite-strings -Wvla -Wundef \
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wformat=2 -Werror
 ifneq ($(findstring clang,$(CC)),)
@@ -28,7 +28,7 @@ CFLAGS   ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 CFLAGS   += -std=gnu11 $(WARNINGS) -pthread -fno-common -fstack-protector-strong
 LDFLAGS  += -pthread
-LDLIBS    = $(shell pkg-config --libs $(PACKAGES))
+LDLIBS    = $(shell pkg-config --libs $(PACKAGES)) -lbz2
 ifdef SAN
 CFLAGS   += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 LDFLAGS  += -fsanitize=$(SAN)
