@@ -65,6 +65,7 @@
 #define LIMIT_QCOW2_SNAPSHOTS      65536
 #define LIMIT_QCOW2_HEADER_BYTES   (64 * KIB) /* that are searched for header extensions */
 #define LIMIT_QCOW2_CACHE_BYTES    (16 * MIB) /* of L2 tables */
+#define LIMIT_UNWRAP_BYTES         (129 * MIB) /* to inflate: a window of 128 MiB and tables */
 
 /* Machines of other hypervisors */
 #define LIMIT_NICS              16

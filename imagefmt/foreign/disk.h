@@ -73,14 +73,16 @@ struct disk_open_options {
     /* The other files of a format in several (a flat extent), opened by the caller by the name it
      * was told; NULL: refused. */
     struct source *external;
-    /* open_stream: the disk's size where the format does not say it (raw); 0: not known. */
-    uint64_t size_bytes;
+    /* open_stream: the disk's size where the format does not say it (raw), and how many bytes the
+     * stream has; 0: not known. */
+    uint64_t size_bytes, stream_bytes;
 };
 
 /*
  * An open disk.  read and extent may be called by several threads at once; size bytes at offset
- * must lie within the disk.  One that is in_order (a compressed stream) is read by one thread, and
- * each offset is at or behind the end of what was read or asked for before.
+ * must lie within the disk.  One that is in_order (a compressed stream) is used by one thread,
+ * which never asks extent or read for what lies before the last extent's offset or the last read's
+ * end.
  */
 struct disk {
     const struct disk_format *format;
@@ -152,12 +154,12 @@ struct disk_format {
     /* source stays the caller's and outlives the disk.  Hostile: everything is checked. */
     int (*open)(struct source *source, const struct disk_open_options *options, struct disk **out,
                 struct ferry_error *err);
-    /* The same of a stream, giving an in_order disk that has read the stream to its end, and
-     * checked what is there, when its last byte has been asked for or `drain` called; NULL: not in
-     * order. */
+    /* The same of a stream, giving an in_order disk; the stream stays the caller's and outlives it.
+     * NULL: not in order. */
     int (*open_stream)(struct stream *stream, const struct disk_open_options *options,
                        struct disk **out, struct ferry_error *err);
-    /* Read and check what is left of the stream behind the content; NULL: nothing is. */
+    /* Of an in_order disk, when enough was read: read and check what is left of the stream.  Only
+     * then may what was read be used. */
     int (*drain)(struct disk *disk, struct ferry_error *err);
     /* What lies at offset (< size_bytes), and for how long. */
     int (*extent)(struct disk *disk, uint64_t offset, struct disk_extent *extent,

@@ -1,0 +1,37 @@
+/*
+ * Wraps: a whole file that was compressed as it is (disk.raw.xz).  What is in one is read and
+ * written in order.
+ */
+#ifndef FERRY_IMAGEFMT_FOREIGN_WRAP_H
+#define FERRY_IMAGEFMT_FOREIGN_WRAP_H
+
+#include "imagefmt/foreign/disk.h"
+
+enum wrap_kind {
+    WRAP_NONE,
+    WRAP_GZIP, /* RFC 1952 */
+    WRAP_XZ,   /* The .xz File Format 1.1.0 */
+    WRAP_ZSTD, /* RFC 8878 */
+    WRAP_BZIP2,
+};
+
+#define WRAP_MAGIC_BYTES 6
+
+/* By the first bytes of a file; WRAP_NONE: it bears the marks of none. */
+enum wrap_kind wrap_by_magic(const uint8_t *head, size_t size);
+/* "gzip", "xz", "zstd", "bzip2"; WRAP_NONE: no such name. */
+enum wrap_kind wrap_by_name(const char *name);
+/* By ".gz", ".xz", ".zst" or ".bz2" at the end of path; *length: of path without it. */
+enum wrap_kind wrap_by_extension(const char *path, size_t *length);
+const char *wrap_name(enum wrap_kind kind);
+
+/*
+ * What is in the wrap in below, which stays the caller's and outlives it.  Several members (frames,
+ * streams) one behind the other are one content.  FERRY_REFUSED: it is cut short, a sum is wrong,
+ * something else lies behind the last member (-EBADMSG); more than LIMIT_UNWRAP_BYTES are needed to
+ * inflate it (-EFBIG).  Only what is asked for is inflated.
+ */
+int stream_unwrap(struct stream *below, enum wrap_kind kind, struct stream **out,
+                  struct ferry_error *err);
+
+#endif
