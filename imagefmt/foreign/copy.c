@@ -4,6 +4,8 @@
  * finds its zero units, encodes and hashes the others; the calling thread takes the oldest piece
  * from the ring and puts its units, so their order, and with it the first error, is that of the
  * disk.  A pass for a writer's plan is the same walk with another last step.
+ *
+ * A disk in order is read by the calling thread while it walks, and there is one pass only.
  */
 #include "imagefmt/foreign/copy.h"
 
@@ -74,6 +76,12 @@ static void start_piece(const struct copy *c, struct piece *piece)
     memset(piece->units, 0, units_of(c, piece->size) * sizeof(*piece->units));
 }
 
+static void mark_touched(const struct copy *c, struct piece *piece, uint64_t from, uint64_t end)
+{
+    for (uint64_t at = from; at < end; at = (at / c->unit_bytes + 1) * c->unit_bytes)
+        piece->units[at / c->unit_bytes].touched = true;
+}
+
 /*
  * The next piece that data touches, at or behind c->at, with its units marked: 1, or 0 at the end
  * of the disk.
@@ -99,12 +107,49 @@ static int next_piece(struct copy *c, struct piece *piece, struct ferry_error *e
             start_piece(c, piece);
         found = true;
         end = least(end, piece->offset + piece->size);
-        for (uint64_t at = c->at - piece->offset; at < end - piece->offset;
-             at = (at / c->unit_bytes + 1) * c->unit_bytes)
-            piece->units[at / c->unit_bytes].touched = true;
+        mark_touched(c, piece, c->at - piece->offset, end - piece->offset);
         c->at = end;
     }
     return found;
+}
+
+/* ---- Walking in order ---- */
+
+/* What lies at c->at, to the end of its extent or piece, into the piece or, if it is zero, past it.
+ */
+static int read_extent(struct copy *c, struct piece *piece, bool *found, struct ferry_error *err)
+{
+    struct disk_extent extent;
+
+    int error = c->disk->format->extent(c->disk, c->at, &extent, err);
+    if (error)
+        return error;
+    uint64_t end = c->at + least(extent.size_bytes, c->disk->size_bytes - c->at);
+    if (extent.kind == DISK_DATA) {
+        if (!*found) {
+            start_piece(c, piece);
+            memset(piece->content, 0, piece->size);
+        }
+        *found = true;
+        uint64_t from = c->at - piece->offset;
+        end = least(end, piece->offset + piece->size);
+        mark_touched(c, piece, from, end - piece->offset);
+        error = c->disk->format->read(c->disk, c->at, piece->content + from, end - c->at, err);
+    }
+    c->at = end;
+    return error;
+}
+
+/* next_piece, with the content: nothing is asked for before what lies in front of it was read. */
+static int next_piece_read(struct copy *c, struct piece *piece, struct ferry_error *err)
+{
+    bool found = false;
+    int error = 0;
+
+    while (!error && c->at < c->disk->size_bytes &&
+           !(found && c->at >= piece->offset + piece->size))
+        error = read_extent(c, piece, &found, err);
+    return error ? error : found;
 }
 
 /* ---- On a worker ---- */
@@ -179,7 +224,7 @@ static void work(struct pool_task *task)
     struct piece *piece = (struct piece *)task;
     const struct copy *c = piece->copy;
 
-    piece->error = read_piece(piece);
+    piece->error = c->disk->in_order ? 0 : read_piece(piece);
     for (uint32_t i = 0; !piece->error && i < units_of(c, piece->size); i++)
         piece->error = code_unit(piece, i);
     if (!piece->error && c->hash)
@@ -256,6 +301,8 @@ static int take_oldest(struct copy *c, struct ferry_error *err)
 
 static int run_pass(struct copy *c, struct ferry_error *err)
 {
+    int (*next)(struct copy *, struct piece *, struct ferry_error *) =
+        c->disk->in_order ? next_piece_read : next_piece;
     int more = 1, error = 0;
 
     c->at = 0;
@@ -263,7 +310,7 @@ static int run_pass(struct copy *c, struct ferry_error *err)
         if (c->busy == c->count)
             error = take_oldest(c, err);
         struct piece *piece = &c->pieces[in_ring(c, c->busy)];
-        if (!error && (more = next_piece(c, piece, err)) > 0) {
+        if (!error && (more = next(c, piece, err)) > 0) {
             c->busy++;
             pool_submit(c->pool, &piece->task);
         }
@@ -294,6 +341,11 @@ static int plan_places(struct copy *c, struct ferry_error *err)
 
 static int plan(struct copy *c, struct ferry_error *err)
 {
+    if (c->disk->in_order)
+        return ferry_usage(err, NULL,
+                           "this disk is read in order, and a writer of %s into a pipe must know "
+                           "beforehand what is in it: write to a file",
+                           c->writer->format->name);
     if (c->writer->plan == DISK_PLAN_PLACES)
         return plan_places(c, err);
     c->step = c->writer->format->plan;
@@ -353,6 +405,14 @@ static int start(struct copy *c, struct ferry_error *err)
     return make_pieces(c, err);
 }
 
+/* The only pass, or the last one. */
+static int run_last_pass(struct copy *c, struct ferry_error *err)
+{
+    int error = run_pass(c, err);
+
+    return error || !c->disk->format->drain ? error : c->disk->format->drain(c->disk, err);
+}
+
 static void fill_result(const struct copy *c, struct disk_copy_result *result)
 {
     *result = (struct disk_copy_result){.size_bytes = c->size, .content_bytes = c->content_bytes};
@@ -374,7 +434,7 @@ int disk_copy(struct disk *disk, struct disk_writer *writer, uint64_t size_bytes
     c.hash = options->digest;
     c.keep_zero = writer->plan == DISK_PLAN_PLACES;
     if (!error)
-        error = run_pass(&c, err);
+        error = run_last_pass(&c, err);
     if (!error)
         error = writer->format->finish(writer, err);
     if (!error)
@@ -390,7 +450,7 @@ int disk_digest(struct disk *disk, uint64_t size_bytes, const struct disk_copy_o
 
     int error = start(&c, err);
     if (!error)
-        error = run_pass(&c, err);
+        error = run_last_pass(&c, err);
     if (!error)
         fill_result(&c, result);
     return error;

@@ -1,12 +1,14 @@
 /*
  * raw: the content itself.  Holes of a file are zeroes that need not be read, and zeroes are left
- * out of a file that is written; into a pipe they are written.
+ * out of a file that is written; into a pipe they are written.  A stream of bytes says nothing
+ * about its length, so that of the disk must be known.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "imagefmt/foreign/disk.h"
 #include "imagefmt/foreign/sink.h"
+#include "imagefmt/foreign/stream.h"
 
 #define UNIT_BYTES (4 * KIB) /* the size of a hole */
 #define RUN_BYTES  (1 * MIB)
@@ -55,6 +57,69 @@ static void raw_close(struct disk *disk)
 {
     free(disk);
 }
+
+/* ---- In order ---- */
+
+struct raw_stream {
+    struct disk disk;
+    struct stream_cursor cursor;
+};
+
+static int raw_stream_extent(struct disk *disk, uint64_t offset, struct disk_extent *extent,
+                             struct ferry_error *err)
+{
+    (void)err;
+    *extent = (struct disk_extent){.size_bytes = disk->size_bytes - offset, .kind = DISK_DATA};
+    return 0;
+}
+
+static int raw_stream_read(struct disk *disk, uint64_t offset, void *data, size_t size,
+                           struct ferry_error *err)
+{
+    struct raw_stream *r = disk->opaque;
+
+    return stream_read_at(&r->cursor, offset, data, size, err);
+}
+
+static int raw_stream_drain(struct disk *disk, struct ferry_error *err)
+{
+    struct raw_stream *r = disk->opaque;
+    int error = stream_seek(&r->cursor, disk->size_bytes, err);
+
+    return error ? error : stream_expect_end(r->cursor.stream, err);
+}
+
+static const struct disk_format format_raw_stream = {
+    .name = "raw",
+    .extension = ".raw",
+    .extent = raw_stream_extent,
+    .read = raw_stream_read,
+    .drain = raw_stream_drain,
+    .close = raw_close,
+};
+
+static int raw_open_stream(struct stream *stream, const struct disk_open_options *options,
+                           struct disk **out, struct ferry_error *err)
+{
+    uint64_t size = options->size_bytes ? options->size_bytes : options->stream_bytes;
+
+    if (!size)
+        return ferry_usage(err, stream->about,
+                           "is a stream of bytes without a mark of their number: give the disk's "
+                           "size with --size");
+    if (size > LIMIT_DISK_BYTES)
+        return ferry_refuse(err, -EFBIG, stream->about, "is larger than a disk may be");
+    struct raw_stream *r = calloc(1, sizeof(*r));
+    if (!r)
+        return ferry_fail(err, -ENOMEM, stream->about, "out of memory");
+    r->disk = (struct disk){
+        .format = &format_raw_stream, .size_bytes = size, .in_order = true, .opaque = r};
+    r->cursor.stream = stream;
+    *out = &r->disk;
+    return 0;
+}
+
+/* ---- Writing ---- */
 
 struct raw_writer {
     struct disk_writer writer;
@@ -109,6 +174,7 @@ const struct disk_format disk_format_raw = {
     .limits = "disks to 64 TiB; holes kept in files",
     .streams = true,
     .open = raw_open,
+    .open_stream = raw_open_stream,
     .extent = raw_extent,
     .read = raw_read,
     .close = raw_close,
