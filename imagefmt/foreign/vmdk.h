@@ -5,6 +5,7 @@
 #ifndef FERRY_IMAGEFMT_FOREIGN_VMDK_H
 #define FERRY_IMAGEFMT_FOREIGN_VMDK_H
 
+#include "imagefmt/foreign/codec.h"
 #include "imagefmt/foreign/disk.h"
 
 #define VMDK_SECTOR               512
@@ -17,7 +18,7 @@
 #define VMDK_DESCRIPTOR_SECTORS   20 /* as written here */
 #define VMDK_GRAIN_SECTORS        128
 #define VMDK_GRAIN_BYTES          (VMDK_GRAIN_SECTORS * VMDK_SECTOR)
-#define VMDK_GRAIN_MARKER_BYTES   12 /* u64 LBA, u32 size */
+#define VMDK_GRAIN_MARKER_BYTES   12 /* u64 LBA, u32 size; other markers: sectors, 0, u32 kind */
 #define VMDK_GTE_ZERO             1  /* with VMDK_FLAG_ZEROED */
 
 #define VMDK_FLAG_NEWLINES   (1u << 0)
@@ -64,12 +65,22 @@ bool vmdk_is_descriptor(const uint8_t *bytes, size_t size);
 /* size bytes at offset of source, at most VMDK_DESCRIPTOR_MAX_BYTES. */
 int vmdk_read_descriptor(struct source *source, uint64_t offset, uint64_t size,
                          struct vmdk_descriptor *descriptor, struct ferry_error *err);
+/* One extent, no parent: what more there is would have to come from other files. */
+int vmdk_check_descriptor(const struct vmdk_descriptor *descriptor, const char *about,
+                          struct ferry_error *err);
+/* A grain into out, of grain_bytes, as codec_decompress.  left: of the disk from there on: its last
+ * grain may be stored short. */
+int vmdk_inflate(struct codec *codec, const uint8_t *stored, size_t size, uint8_t *out,
+                 uint64_t grain_bytes, uint64_t left);
 /* Into VMDK_DESCRIPTOR_SECTORS sectors; the extent is called "disk.vmdk": what is in a file does
  * not depend on its name. */
 void vmdk_compose_descriptor(const struct disk_write_options *options, const char *create_type,
                              const char *access, uint8_t *text);
 
 bool vmdk_probe(const uint8_t *head, size_t head_bytes, const uint8_t *tail, size_t tail_bytes);
+/* vmdk_stream.c: streamOptimized, in order. */
+int vmdk_open_stream(struct stream *stream, const struct disk_open_options *options,
+                     struct disk **out, struct ferry_error *err);
 int vmdk_create(struct sink *sink, const struct disk_write_options *options,
                 struct disk_writer **out, struct ferry_error *err);
 int vmdk_encode(const struct disk_writer *writer, struct disk_unit *unit, struct ferry_error *err);

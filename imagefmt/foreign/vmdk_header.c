@@ -207,6 +207,31 @@ int vmdk_read_descriptor(struct source *source, uint64_t offset, uint64_t size,
     return 0;
 }
 
+int vmdk_check_descriptor(const struct vmdk_descriptor *d, const char *about,
+                          struct ferry_error *err)
+{
+    if (d->has_parent)
+        return ferry_refuse(err, -ENOTSUP, about,
+                            "is a delta disk on parent '%s', which is not read: consolidate its "
+                            "snapshots first",
+                            d->parent);
+    if (d->extents != 1)
+        return ferry_refuse(err, -ENOTSUP, about, "is a disk in %u extents (%s); one is read",
+                            d->extents, d->create_type);
+    return 0;
+}
+
+int vmdk_inflate(struct codec *codec, const uint8_t *stored, size_t size, uint8_t *out,
+                 uint64_t grain_bytes, uint64_t left)
+{
+    int error = codec_decompress(codec, stored, size, out, grain_bytes, NULL);
+
+    if (error != -EBADMSG || left >= grain_bytes)
+        return error;
+    memset(out + left, 0, grain_bytes - left);
+    return codec_decompress(codec, stored, size, out, left, NULL);
+}
+
 void vmdk_compose_descriptor(const struct disk_write_options *options, const char *create_type,
                              const char *access, uint8_t *text)
 {

@@ -108,23 +108,6 @@ static int load_directory(struct vmdk *v, struct ferry_error *err)
     return error;
 }
 
-/* One extent, no parent: what more there is would have to come from other files. */
-static int check_descriptor(const struct vmdk *v, struct ferry_error *err)
-{
-    const struct vmdk_descriptor *d = &v->descriptor;
-
-    if (d->has_parent)
-        return ferry_refuse(err, -ENOTSUP, v->source->about,
-                            "is a delta disk on parent '%s', which is not read: consolidate its "
-                            "snapshots first",
-                            d->parent);
-    if (d->extents != 1)
-        return ferry_refuse(err, -ENOTSUP, v->source->about,
-                            "is a disk in %u extents (%s); one is read", d->extents,
-                            d->create_type);
-    return 0;
-}
-
 static int open_sparse(struct vmdk *v, const uint8_t *sector, struct ferry_error *err)
 {
     struct vmdk_header *h = &v->header;
@@ -142,7 +125,7 @@ static int open_sparse(struct vmdk *v, const uint8_t *sector, struct ferry_error
     error = vmdk_read_descriptor(source, start * VMDK_SECTOR, sectors * VMDK_SECTOR, &v->descriptor,
                                  err);
     if (!error)
-        error = check_descriptor(v, err);
+        error = vmdk_check_descriptor(&v->descriptor, source->about, err);
     if (error)
         return error;
     /* VirtualBox rounds the capacity up to grains; the descriptor has the disk's size. */
@@ -168,7 +151,7 @@ static int open_flat(struct vmdk *v, const struct disk_open_options *options,
 
     int error = vmdk_read_descriptor(source, 0, source->size_bytes, d, err);
     if (!error)
-        error = check_descriptor(v, err);
+        error = vmdk_check_descriptor(&v->descriptor, source->about, err);
     if (error)
         return error;
     if (strcasecmp(d->kind, "FLAT") != 0 && strcasecmp(d->kind, "VMFS") != 0)
@@ -327,12 +310,8 @@ static int inflate_grain(const struct vmdk *v, uint64_t grain, uint32_t gte,
     error = v->source->pread(v->source, offset + sizeof(marker), room->stored, size, err);
     if (error)
         return error;
-    error = codec_decompress(v->codec, room->stored, size, out, v->grain_bytes, NULL);
-    uint64_t start = grain * v->grain_bytes, left = v->disk.size_bytes - start;
-    if (error == -EBADMSG && left < v->grain_bytes) {
-        memset(out + left, 0, v->grain_bytes - left);
-        error = codec_decompress(v->codec, room->stored, size, out, left, NULL);
-    }
+    error = vmdk_inflate(v->codec, room->stored, size, out, v->grain_bytes,
+                         v->disk.size_bytes - grain * v->grain_bytes);
     return error == -EBADMSG ? damaged_grain(v, grain, err)
            : error           ? ferry_fail(err, error, v->source->about, "out of memory")
                              : 0;
@@ -410,6 +389,7 @@ const struct disk_format disk_format_vmdk = {
     .streams = true,
     .probe = vmdk_probe,
     .open = vmdk_open,
+    .open_stream = vmdk_open_stream,
     .extent = vmdk_extent,
     .read = vmdk_read,
     .describe = vmdk_describe,
