@@ -302,6 +302,7 @@ const struct disk_format disk_format_vhd = {
     .streams = true,
     .probe = vhd_probe,
     .open = vhd_open,
+    .open_stream = vhd_open_stream,
     .extent = vhd_extent,
     .read = vhd_read,
     .describe = vhd_describe,

@@ -47,6 +47,9 @@ uint32_t vhd_bitmap_bytes(uint32_t block_bytes);
 /* ~ of the sum of all bytes but the four at sum_at. */
 uint32_t vhd_sum(const uint8_t *bytes, size_t size, size_t sum_at);
 
+/* vhd_stream.c: fixed, in order. */
+int vhd_open_stream(struct stream *stream, const struct disk_open_options *options,
+                    struct disk **out, struct ferry_error *err);
 int vhd_create(struct sink *sink, const struct disk_write_options *options,
                struct disk_writer **out, struct ferry_error *err);
 int vhd_plan(struct disk_writer *writer, const struct disk_unit *unit, struct ferry_error *err);
