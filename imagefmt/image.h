@@ -136,6 +136,13 @@ struct image_summary {
 int image_read(int fd, const char *about, const struct image_environment *env, unsigned workers,
                const struct image_visitor *visitor, void *opaque, struct image_summary *summary,
                struct ferry_error *err);
+/* The same of a pipe whose first head_bytes, at most IMAGE_HEAD_MAX_BYTES, somebody has read to see
+ * what they are: they are in head. */
+#define IMAGE_HEAD_MAX_BYTES (64 * KIB)
+int image_read_behind(const void *head, size_t head_bytes, int fd, const char *about,
+                      const struct image_environment *env, unsigned workers,
+                      const struct image_visitor *visitor, void *opaque,
+                      struct image_summary *summary, struct ferry_error *err);
 
 /* "state", "ram", "disk", "file". */
 const char *image_kind_name(enum image_section_kind kind);

@@ -20,6 +20,16 @@ int input_open(struct input *in, int fd, const char *about, struct ferry_error *
     return in->buffer && in->history ? 0 : ferry_fail(err, -ENOMEM, about, "out of memory");
 }
 
+int input_unread(struct input *in, const void *data, size_t size, struct ferry_error *err)
+{
+    if (size > BUFFER_BYTES)
+        return ferry_fail(err, -EINVAL, in->about, "too much of it was read before");
+    if (size)
+        memcpy(in->buffer, data, size);
+    in->end = size;
+    return 0;
+}
+
 void input_close(struct input *in)
 {
     free(in->buffer);

@@ -23,6 +23,8 @@ struct input {
 };
 
 int input_open(struct input *in, int fd, const char *about, struct ferry_error *err);
+/* Before the first read: these bytes, at most IMAGE_HEAD_MAX_BYTES, come before those of fd. */
+int input_unread(struct input *in, const void *data, size_t size, struct ferry_error *err);
 void input_close(struct input *in); /* not the fd */
 /* Exactly size bytes; an image that ends before is refused. */
 int input_read(struct input *in, void *data, size_t size, struct ferry_error *err);

@@ -408,15 +408,18 @@ static void reader_close(struct image_reader *r)
     writer_free(&r->expected);
 }
 
-int image_read(int fd, const char *about, const struct image_environment *env, unsigned workers,
-               const struct image_visitor *visitor, void *opaque, struct image_summary *summary,
-               struct ferry_error *err)
+int image_read_behind(const void *head, size_t head_bytes, int fd, const char *about,
+                      const struct image_environment *env, unsigned workers,
+                      const struct image_visitor *visitor, void *opaque,
+                      struct image_summary *summary, struct ferry_error *err)
 {
     static const struct image_visitor nobody;
     CLEANUP(reader_close)
     struct image_reader r = {.visitor = visitor ? visitor : &nobody, .env = env, .opaque = opaque};
 
     int error = reader_open(&r, fd, about, workers, err);
+    if (!error)
+        error = input_unread(&r.in, head, head_bytes, err);
     if (!error)
         error = read_image(&r, err);
     if (error || !summary)
@@ -425,4 +428,11 @@ int image_read(int fd, const char *about, const struct image_environment *env, u
     summary->bytes = r.in.position;
     memcpy(summary->root, r.root, SHA256_BYTES);
     return 0;
+}
+
+int image_read(int fd, const char *about, const struct image_environment *env, unsigned workers,
+               const struct image_visitor *visitor, void *opaque, struct image_summary *summary,
+               struct ferry_error *err)
+{
+    return image_read_behind(NULL, 0, fd, about, env, workers, visitor, opaque, summary, err);
 }

@@ -17,4 +17,16 @@ bool disk_image_probe(const uint8_t *head, size_t head_bytes);
 int disk_of_image(const char *path, const struct image_environment *env, const char *name,
                   struct disk **out, struct ferry_error *err);
 
+/*
+ * The same of an image that is read in order from fd, after the head_bytes (at most
+ * IMAGE_HEAD_MAX_BYTES) at head, which are copied: an in_order disk.  Returns when the disk's
+ * section has begun.  Its chunks are checked before they are handed out, but that the image is
+ * complete is known only when drain has returned 0.  fd stays the caller's; about, env and name
+ * outlive the disk.  A thread reads; closing the disk before its end waits until the pipe has
+ * brought another chunk, or ended.
+ */
+int disk_of_image_stream(const void *head, size_t head_bytes, int fd, const char *about,
+                         const struct image_environment *env, const char *name, struct disk **out,
+                         struct ferry_error *err);
+
 #endif
