@@ -1,4 +1,4 @@
-/* XXH3-64 from libxxhash, SHA-256 from OpenSSL. */
+/* XXH3-64 from libxxhash, SHA-256 and its relatives from OpenSSL. */
 /*
  * One-shot sums of a few KiB are taken by the million: OpenSSL's plain functions need neither the
  * memory nor the microsecond of an EVP context each, but count as old-fashioned since 3.0.
@@ -19,37 +19,71 @@ uint64_t xxh3(const void *data, size_t size)
     return XXH3_64bits(data, size);
 }
 
-/* struct sha256 is OpenSSL's digest context under another name: nothing else to keep. */
-static EVP_MD_CTX *context_of(struct sha256 *s)
+/* struct digest and struct sha256 are OpenSSL's digest context under other names: nothing else to
+ * keep. */
+static EVP_MD_CTX *new_context(const EVP_MD *md)
 {
-    return (EVP_MD_CTX *)s;
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+
+    if (context && !EVP_DigestInit_ex(context, md, NULL)) {
+        EVP_MD_CTX_free(context);
+        context = NULL;
+    }
+    return context;
+}
+
+size_t digest_bytes(enum digest_kind kind)
+{
+    return kind == DIGEST_SHA1 ? SHA_DIGEST_LENGTH : kind == DIGEST_SHA256 ? SHA256_BYTES : 64;
+}
+
+const char *digest_name(enum digest_kind kind)
+{
+    return kind == DIGEST_SHA1 ? "SHA1" : kind == DIGEST_SHA256 ? "SHA256" : "SHA512";
+}
+
+struct digest *digest_new(enum digest_kind kind)
+{
+    return (struct digest *)new_context(kind == DIGEST_SHA1     ? EVP_sha1()
+                                        : kind == DIGEST_SHA256 ? EVP_sha256()
+                                                                : EVP_sha512());
+}
+
+void digest_update(struct digest *d, const void *data, size_t size)
+{
+    EVP_DigestUpdate((EVP_MD_CTX *)d, data, size);
+}
+
+void digest_final(struct digest *d, uint8_t *out)
+{
+    EVP_DigestFinal_ex((EVP_MD_CTX *)d, out, NULL);
+    digest_free(d);
+}
+
+void digest_free(struct digest *d)
+{
+    EVP_MD_CTX_free((EVP_MD_CTX *)d);
 }
 
 struct sha256 *sha256_new(void)
 {
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-
-    if (context && !EVP_DigestInit_ex(context, EVP_sha256(), NULL)) {
-        EVP_MD_CTX_free(context);
-        context = NULL;
-    }
-    return (struct sha256 *)context;
+    return (struct sha256 *)new_context(EVP_sha256());
 }
 
 void sha256_update(struct sha256 *s, const void *data, size_t size)
 {
-    EVP_DigestUpdate(context_of(s), data, size);
+    EVP_DigestUpdate((EVP_MD_CTX *)s, data, size);
 }
 
 void sha256_final(struct sha256 *s, uint8_t out[SHA256_BYTES])
 {
-    EVP_DigestFinal_ex(context_of(s), out, NULL);
+    EVP_DigestFinal_ex((EVP_MD_CTX *)s, out, NULL);
     sha256_free(s);
 }
 
 void sha256_free(struct sha256 *s)
 {
-    EVP_MD_CTX_free(context_of(s));
+    EVP_MD_CTX_free((EVP_MD_CTX *)s);
 }
 
 void sha256(const void *data, size_t size, uint8_t out[SHA256_BYTES])

@@ -227,6 +227,12 @@ static void test_sums(void **unused)
     assert_memory_equal(once, back, sizeof(once));
     assert_int_equal(hex_decode("zz", back, 1), -EINVAL);
     assert_int_equal(hex_decode("abc", back, 1), -EINVAL);
+    struct digest *d = digest_new(DIGEST_SHA1);
+    assert_non_null(d);
+    digest_update(d, "abc", 3);
+    digest_final(d, once);
+    assert_int_equal(digest_bytes(DIGEST_SHA1), 20);
+    assert_string_equal(hex_encode(once, 20, text), "a9993e364706816aba3e25717850c26c9cd0d89d");
     assert_true(xxh3("", 0) == 0x2d06800538d394c2); /* xxHash's own test vector */
 }
 
