@@ -18,7 +18,7 @@ ifneq ($(V),1)
 quiet = @printf '  %-7s %s\n' "$(1)" "$(2)";
 endif
 
-PACKAGES := jansson libzstd libxxhash libcrypto libdeflate zlib liblzma
+PACKAGES := jansson libzstd libxxhash libcrypto libdeflate zlib liblzma libarchive
 WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual -Wwrite-strings -Wvla -Wundef \
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wformat=2 -Werror
 ifneq ($(findstring clang,$(CC)),)

@@ -74,6 +74,8 @@
 #define LIMIT_NVRAM_BYTES       (16 * MIB) /* variables of a firmware */
 #define LIMIT_MEMBERS           (4 * 1024) /* of an archive, but for XVA's blocks */
 #define LIMIT_XVA_MEMBERS       (256 * 1024 * 1024)
+#define LIMIT_MEMBER_NAME_BYTES 1024
+#define LIMIT_FOLDER_DEPTH      4
 
 /* Streams */
 #define LIMIT_FRAME_BYTES        (4 * MIB)  /* payload of one frame on the wire */
