@@ -72,7 +72,8 @@
 #define LIMIT_DESCRIPTION_BYTES (4 * MIB)  /* an OVF, a domain's XML, a .vmx */
 #define LIMIT_DESCRIPTION_DEPTH 64         /* of its elements */
 #define LIMIT_NVRAM_BYTES       (16 * MIB) /* variables of a firmware */
-#define LIMIT_MEMBERS           (4 * 1024) /* of an archive, but for XVA's blocks */
+#define LIMIT_MEMBERS           (4 * 1024) /* of an archive, but for the pieces of disks */
+#define LIMIT_OVA_MEMBERS       (64 * 1024) /* with disks in pieces */
 #define LIMIT_XVA_MEMBERS       (256 * 1024 * 1024)
 #define LIMIT_MEMBER_NAME_BYTES 1024
 #define LIMIT_FOLDER_DEPTH      4

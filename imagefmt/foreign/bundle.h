@@ -115,8 +115,19 @@ extern const struct bundle_format bundle_ova, bundle_ovf, bundle_xva, bundle_oci
 /* NULL: there is none. */
 const struct bundle_format *bundle_format_by_name(const char *name);
 const struct bundle_format *bundle_format_by_extension(const char *path);
-/* By its marks; *out is NULL if it has none. */
+/* By its marks, of which those of a stream are in its first bytes, that the caller read ahead
+ * (stream_peek); NULL: it has none. */
+const struct bundle_format *bundle_format_by_head(const struct bundle_input *input,
+                                                  const uint8_t *head, size_t head_bytes);
+/* The same of a source or folder; *out is NULL if it has none. */
 int bundle_format_probe(const struct bundle_input *input, const struct bundle_format **out,
                         struct ferry_error *err);
+
+/* ---- For formats ---- */
+
+/* Do these bytes begin a tar whose first member's name ends like this? */
+bool bundle_tar_begins(const uint8_t *head, size_t head_bytes, const char *ending);
+/* Has the folder a plain file, not deeper within, whose name ends like this? */
+bool bundle_folder_has(int folder_fd, const char *ending);
 
 #endif
