@@ -83,25 +83,38 @@ int image_fetch(const struct image_chunk *chunk, struct decode_slot *slot, struc
     return wrong ? image_refuse_chunk(image, section, chunk->index, wrong, err) : 0;
 }
 
+static bool keys_equal(const struct chunk_key *one, const struct chunk_key *other)
+{
+    return one->image == other->image && one->offset == other->offset &&
+           one->chunk_bytes == other->chunk_bytes && one->content_bytes == other->content_bytes &&
+           !memcmp(one->digest, other->digest, SHA256_BYTES);
+}
+
+static int make_room(struct image *image, struct cached_chunk *cached, uint32_t chunk_bytes,
+                     struct ferry_error *err)
+{
+    if (cached->room < chunk_bytes) {
+        free(take_ptr(&cached->content));
+        cached->room = 0;
+        if (!(cached->content = malloc(chunk_bytes)))
+            return image_no_memory(image, err);
+        cached->room = chunk_bytes;
+    }
+    return decode_prepare(&image->slot, chunk_bytes) ? image_no_memory(image, err) : 0;
+}
+
 /* Decode into the cache entry, whose buffer the slot borrows meanwhile. */
-static int fill_cache(const struct image_chunk *chunk, struct cached_chunk *cached,
+static int fill_cache(struct image *image, const struct image_chunk *chunk,
+                      const struct chunk_key *key, struct cached_chunk *cached,
                       struct ferry_error *err)
 {
-    struct image *image = chunk->image;
-    const struct image_section *section = &image->table.entries[chunk->section].section;
+    const struct image_section *section = &chunk->image->table.entries[chunk->section].section;
     struct decode_slot *slot = &image->slot;
 
     cached->used = 0;
-    if (cached->room < section->chunk_bytes) {
-        free(take_ptr(&cached->content));
-        cached->room = 0;
-        if (!(cached->content = malloc(section->chunk_bytes)))
-            return image_no_memory(image, err);
-        cached->room = section->chunk_bytes;
-    }
-    if (decode_prepare(slot, section->chunk_bytes))
-        return image_no_memory(image, err);
-    int error = image_fetch(chunk, slot, err);
+    int error = make_room(image, cached, key->chunk_bytes, err);
+    if (!error)
+        error = image_fetch(chunk, slot, err);
     if (error)
         return error;
     uint8_t *own = slot->content;
@@ -109,24 +122,30 @@ static int fill_cache(const struct image_chunk *chunk, struct cached_chunk *cach
     const char *damage = decode_now(slot);
     slot->content = own;
     if (damage)
-        return image_refuse_chunk(image, section, chunk->index, damage, err);
+        return image_refuse_chunk(chunk->image, section, chunk->index, damage, err);
     /* Of the section's last chunk the image below may have more, or less. */
-    memset(cached->content + slot->content_bytes, 0, section->chunk_bytes - slot->content_bytes);
-    cached->offset = chunk->offset;
+    memset(cached->content + slot->content_bytes, 0, key->chunk_bytes - slot->content_bytes);
+    cached->key = *key;
     cached->used = ++image->clock;
     return 0;
 }
 
-/* The content of a chunk, with zeroes behind up to the chunk size. */
-static int cached_content(const struct image_chunk *chunk, const uint8_t **content,
-                          struct ferry_error *err)
+/* The content of a chunk, with zeroes behind up to the chunk size.  One cache serves the whole
+ * chain of images, so that its memory does not grow with the chain. */
+static int cached_content(struct image *image, const struct image_chunk *chunk,
+                          const uint8_t **content, struct ferry_error *err)
 {
-    struct image *image = chunk->image;
+    const struct image_section *section = &chunk->image->table.entries[chunk->section].section;
     struct cached_chunk *oldest = &image->chunks[0];
+    struct chunk_key key = {.image = chunk->image,
+                            .offset = chunk->offset,
+                            .chunk_bytes = section->chunk_bytes,
+                            .content_bytes = section_chunk_bytes(section, chunk->index)};
 
+    memcpy(key.digest, chunk->digest, SHA256_BYTES);
     for (unsigned i = 0; i < CHUNK_CACHE; i++) {
         struct cached_chunk *cached = &image->chunks[i];
-        if (cached->used && cached->offset == chunk->offset) {
+        if (cached->used && keys_equal(&cached->key, &key)) {
             cached->used = ++image->clock;
             *content = cached->content;
             return 0;
@@ -134,7 +153,7 @@ static int cached_content(const struct image_chunk *chunk, const uint8_t **conte
         if (cached->used < oldest->used)
             oldest = cached;
     }
-    int error = fill_cache(chunk, oldest, err);
+    int error = fill_cache(image, chunk, &key, oldest, err);
     *content = oldest->content;
     return error;
 }
@@ -152,12 +171,11 @@ int image_pread(struct image *image, uint32_t number, uint64_t offset, void *dat
         uint64_t index = offset / section->chunk_bytes, within = offset % section->chunk_bytes;
         size_t part = section->chunk_bytes - within < size ? section->chunk_bytes - within : size;
         struct image_chunk chunk;
-        int found = image_next_chunk(image, number, index, &chunk, err);
-        bool stored = found > 0 && chunk.index == index;
-        int error = stored ? cached_content(&chunk, &content, err) : 0;
-        if (found < 0 || error)
-            return found < 0 ? found : error;
-        if (stored)
+        int found = image_chunk_within(image, number, index, index + 1, &chunk, err);
+        int error = found > 0 ? cached_content(image, &chunk, &content, err) : found;
+        if (error)
+            return error;
+        if (found)
             memcpy(to, content + within, part);
         else
             memset(to, 0, part);
@@ -228,9 +246,7 @@ int image_walk_range(struct image *image, uint32_t number, unsigned workers, uin
         return error;
     decode_begin(&w.decode, w.section->chunk_bytes);
     for (uint64_t index = first; !error && found > 0; index = next.index + 1) {
-        found = image_next_chunk(image, number, index, &next, err);
-        if (found > 0 && next.index >= end)
-            break;
+        found = image_chunk_within(image, number, index, end, &next, err);
         error = found < 0 ? found : found ? walk_submit(&w, &next, err) : 0;
     }
     while (!error && w.decode.busy)

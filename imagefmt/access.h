@@ -34,10 +34,19 @@ struct page {
     struct page_line lines[PAGE_CHUNKS];
 };
 
+/* Content is the same only if all of this is: an index may lead to one record from anywhere. */
+struct chunk_key {
+    const struct image *image; /* in which it lies: this one, or one that it builds on */
+    uint64_t offset;           /* of its record */
+    uint32_t chunk_bytes, content_bytes;
+    uint8_t digest[SHA256_BYTES];
+};
+
 struct cached_chunk {
-    uint64_t used, offset; /* offset: of its record */
+    uint64_t used;
+    struct chunk_key key;
     uint32_t room;
-    uint8_t *content;
+    uint8_t *content; /* with zeroes up to key.chunk_bytes */
 };
 
 struct image {
@@ -101,6 +110,9 @@ int image_walk_range(struct image *image, uint32_t number, unsigned workers, uin
 /* The node over the 2^level chunks from index on, by the pages. */
 int image_node(struct image *image, uint32_t number, uint64_t index, unsigned level,
                uint8_t node[SHA256_BYTES], struct ferry_error *err);
+/* image_next_chunk, but 0 if there is none before end: what is kept is not followed further. */
+int image_chunk_within(struct image *image, uint32_t number, uint64_t index, uint64_t end,
+                       struct image_chunk *chunk, struct ferry_error *err);
 /* Where a section's records end at the latest. */
 uint64_t image_section_end(const struct image *image, uint32_t section);
 /* The stored bytes of a chunk into slot (its buffers are there), its head checked. */

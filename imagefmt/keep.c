@@ -27,9 +27,9 @@ int keep_digest(struct keep *keep, uint64_t index, uint8_t digest[SHA256_BYTES],
 
     if (!keep->base)
         return 0;
-    int found = image_next_chunk(keep->base, keep->section, index, &chunk, err);
-    if (found <= 0 || chunk.index != index)
-        return found < 0 ? found : 0;
+    int found = image_chunk_within(keep->base, keep->section, index, index + 1, &chunk, err);
+    if (found <= 0)
+        return found;
     memcpy(digest, chunk.digest, SHA256_BYTES);
     return 1;
 }
@@ -57,10 +57,10 @@ static int settle(struct keep *keep, uint64_t until, struct ferry_error *err)
 {
     while (keep->next < until) {
         struct image_chunk chunk;
-        int found = image_next_chunk(keep->base, keep->section, keep->next, &chunk, err);
+        int found = image_chunk_within(keep->base, keep->section, keep->next, until, &chunk, err);
         if (found < 0)
             return found;
-        if (!found || chunk.index >= until)
+        if (!found)
             break;
         int error = close_run(keep, chunk.index, err);
         if (error)

@@ -316,12 +316,13 @@ static int next_line(struct image *image, uint32_t number, uint64_t index, struc
     return 1;
 }
 
-/* The first chunk of the base within what is kept of it, from index on: 1, or 0. */
-static int next_kept(struct image *image, uint32_t number, uint64_t index,
+/* The first chunk of the base within what is kept of it, from index on and before end: 1, or 0. */
+static int next_kept(struct image *image, uint32_t number, uint64_t index, uint64_t end,
                      const struct page_line *line, struct image_chunk *chunk,
                      struct ferry_error *err)
 {
     const struct image_section *section = &image->table.entries[number].section;
+    uint64_t line_end = line->index + span(line);
     struct image *base = NULL;
 
     int error = image_base(image, &base, err);
@@ -331,18 +332,25 @@ static int next_kept(struct image *image, uint32_t number, uint64_t index,
     if (below < 0)
         return image_refuse_chunk(image, section, line->index,
                                   "the base has no such section, or one with other chunks", err);
-    uint64_t from = index > line->index ? index : line->index;
-    int found = image_next_chunk(base, (uint32_t)below, from, chunk, err);
-    return found > 0 && chunk->index >= line->index + span(line) ? 0 : found;
+    return image_chunk_within(base, (uint32_t)below, index > line->index ? index : line->index,
+                              end < line_end ? end : line_end, chunk, err);
 }
 
-int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
-                     struct image_chunk *chunk, struct ferry_error *err)
+/*
+ * Each image of a chain is asked for the span of one line of the image above at most: so the lines
+ * of all of them are looked at once in a walk, and not once for each of those above.
+ */
+int image_chunk_within(struct image *image, uint32_t number, uint64_t index, uint64_t end,
+                       struct image_chunk *chunk, struct ferry_error *err)
 {
     struct page_line line = {0};
     int found;
 
-    while ((found = next_line(image, number, index, &line, err)) > 0) {
+    while (index < end && (found = next_line(image, number, index, &line, err)) != 0) {
+        if (found < 0)
+            return found;
+        if (line.index >= end)
+            return 0;
         if (line.codec != CODEC_KEPT) {
             *chunk = (struct image_chunk){
                 .index = line.index,
@@ -355,12 +363,18 @@ int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
             memcpy(chunk->digest, line.digest, SHA256_BYTES);
             return 1;
         }
-        found = next_kept(image, number, index, &line, chunk, err);
+        found = next_kept(image, number, index, end, &line, chunk, err);
         if (found)
             return found;
         index = line.index + span(&line);
     }
-    return found;
+    return 0;
+}
+
+int image_next_chunk(struct image *image, uint32_t number, uint64_t index,
+                     struct image_chunk *chunk, struct ferry_error *err)
+{
+    return image_chunk_within(image, number, index, UINT64_MAX, chunk, err);
 }
 
 int image_node(struct image *image, uint32_t number, uint64_t index, unsigned level,
@@ -372,11 +386,10 @@ int image_node(struct image *image, uint32_t number, uint64_t index, unsigned le
     struct image_chunk chunk = {0};
     int found = 1;
 
-    for (uint64_t at = index; at < end; at = chunk.index + 1) {
-        found = image_next_chunk(image, number, at, &chunk, err);
-        if (found <= 0 || chunk.index >= end)
-            break;
-        content_add(&tree, chunk.index - index, own, chunk.digest);
+    for (uint64_t at = index; found > 0; at = chunk.index + 1) {
+        found = image_chunk_within(image, number, at, end, &chunk, err);
+        if (found > 0)
+            content_add(&tree, chunk.index - index, own, chunk.digest);
     }
     content_top(&tree, own + level, node);
     return found < 0 ? found : 0;

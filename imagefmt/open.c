@@ -118,8 +118,10 @@ static int check_header(struct image *image, const struct image_environment *env
         return ferry_refuse(err, -EBADMSG, image->about, "is too short for a ferry image");
     int error =
         image_record(image, 0, image->summary.bytes, RECORD_HEADER, "the header", &body, err);
-    if (error)
+    if (error == -EBADMSG)
         return ferry_refuse(err, -EBADMSG, image->about, "is not a ferry image, or damaged");
+    if (error)
+        return error;
     reader_copy(&body, magic, sizeof(magic));
     uint32_t version = reader_u32(&body);
     uint32_t flags = reader_u32(&body);
@@ -136,11 +138,16 @@ static int check_header(struct image *image, const struct image_environment *env
     return flags & HEADER_SEALED ? unlock(image, flags, env, err) : 0;
 }
 
+static uint64_t signature_bytes(const struct image *image)
+{
+    return image_record_bytes(image, SIGN_BODY_BYTES + (image->seal ? SEAL_SIGN_BYTES : 0));
+}
+
 /* Signatures, of one length each, may lie behind the footer.  They are checked once the root is
  * known. */
 static int find_footer_end(struct image *image, uint64_t footer_bytes, struct ferry_error *err)
 {
-    uint64_t sign_bytes = image_record_bytes(image, SIGN_BODY_BYTES);
+    uint64_t sign_bytes = signature_bytes(image);
     uint8_t head[RECORD_HEAD_BYTES];
 
     image->footer_end = image->summary.bytes;
@@ -161,7 +168,7 @@ static int find_footer_end(struct image *image, uint64_t footer_bytes, struct fe
 
 static int read_signatures(struct image *image, struct ferry_error *err)
 {
-    uint64_t sign_bytes = image_record_bytes(image, SIGN_BODY_BYTES);
+    uint64_t sign_bytes = signature_bytes(image);
     struct reader body;
     int error = 0;
 

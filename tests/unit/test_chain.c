@@ -6,6 +6,8 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +28,7 @@
 
 struct bench {
     char folder[64];
+    const char *manifest;
     uint8_t *content;
 };
 
@@ -33,6 +36,7 @@ static void setup(struct bench *b)
 {
     uint64_t seed = 11;
 
+    b->manifest = "{}";
     snprintf(b->folder, sizeof(b->folder), "/tmp/ferry-chain.XXXXXX");
     assert_non_null(mkdtemp(b->folder));
     assert_non_null(b->content = calloc(1, 2 * BYTES));
@@ -74,7 +78,8 @@ static void write_image(const struct bench *b, const char *name, const char *bas
         assert_int_equal(image_open_path(path_of(b, base_name, path), NULL, &base, &err), 0);
     const struct image_writer_options options = {.base = base, .workers = workers};
     int fd = open(path_of(b, name, path), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    assert_int_equal(image_writer_create(fd, &options, "{}", 2, &w, &err), 0);
+    assert_int_equal(image_writer_create(fd, &options, b->manifest, strlen(b->manifest), &w, &err),
+                     0);
     assert_int_equal(image_writer_begin(w, IMAGE_DISK, "vda", size, chunk, &err), 0);
     for (uint64_t i = 0; i * chunk < size; i++)
         assert_int_equal(image_writer_chunk(w, i, b->content + i * chunk, &err), 0);
@@ -309,6 +314,106 @@ static void test_missing_and_wrong_bases(void **state)
     teardown(&b);
 }
 
+/* Copies the record with this tag; to where its body goes. */
+static size_t copy_record(struct forge *f, const uint8_t *bytes, size_t size, const char *tag)
+{
+    struct forge_record record;
+    size_t at = 0, body = f->out.size + 20;
+
+    while (forge_record_at(bytes, size, at, &record) > 0 && strcmp(record.tag, tag))
+        at += record.size + record.stored;
+    assert_string_equal(record.tag, tag);
+    forge_begin(f, tag);
+    writer_copy(&f->out, bytes + at + 20, record.size - 28);
+    forge_end(f);
+    return body;
+}
+
+/* A base that claims the digests of what it once held, and holds nothing: the table says so, and
+ * only a look at all pages tells. */
+static void empty_image(const struct bench *b, const char *name)
+{
+    enum { ENTRY = 52 + 16 + 3 + 32 }; /* ROOT: where the section's own numbers begin */
+    struct forge f = forge_new();
+    char path[128];
+    struct ferry_error err = {0};
+    uint8_t *bytes;
+    size_t size = 0;
+
+    assert_int_equal(file_read(path_of(b, name, path), 64 << 20, &bytes, &size, &err), 0);
+    copy_record(&f, bytes, size, "HEAD");
+    copy_record(&f, bytes, size, "MANI");
+    copy_record(&f, bytes, size, "DATA");
+    copy_record(&f, bytes, size, "DEND");
+    uint64_t root_at = f.out.size;
+    size_t root = copy_record(&f, bytes, size, "ROOT");
+    memset(f.out.data + root + ENTRY + 8, 0, 32); /* chunks, their bytes, first page */
+    size_t foot = copy_record(&f, bytes, size, "FOOT");
+    uint64_t numbers[] = {root_at, 0, root_at, f.out.size}; /* x86: little-endian */
+    memcpy(f.out.data + foot + 4, numbers, sizeof(numbers));
+    forge_repair_all(f.out.data, f.out.size);
+    int fd = open(path, O_WRONLY | O_TRUNC);
+    assert_int_equal(write_all(fd, f.out.data, f.out.size), 0);
+    close(fd);
+    forge_free(&f);
+    free(bytes);
+}
+
+/* The child is made one of another base. */
+static void put_base(const struct bench *b, const char *name, const char *base_name)
+{
+    char path[128];
+    struct ferry_error err = {0};
+    CLEANUP(image_cleanup) struct image *base = NULL;
+    struct forge_record record = {0};
+    uint8_t *bytes;
+    size_t size = 0;
+
+    assert_int_equal(image_open_path(path_of(b, base_name, path), NULL, &base, &err), 0);
+    assert_int_equal(file_read(path_of(b, name, path), 64 << 20, &bytes, &size, &err), 0);
+    for (size_t at = 0; strcmp(record.tag, "BASE"); at += record.size + record.stored)
+        assert_int_equal(forge_record_at(bytes, size, at, &record), 1);
+    memcpy(bytes + record.start + 20, image_summary(base)->root, SHA256_BYTES);
+    forge_repair(bytes, &record);
+    int fd = open(path, O_WRONLY | O_TRUNC);
+    assert_int_equal(write_all(fd, bytes, size), 0);
+    close(fd);
+    free(bytes);
+}
+
+/*
+ * Thousands of single nodes kept of a child that keeps them of a child that keeps them of nothing:
+ * if each asked the one below for more than its own span, no time would be enough for the fourth.
+ */
+static void test_long_ways_to_nothing(void **state)
+{
+    static const char *const names[] = {"a.ferry", "b.ferry", "c.ferry", "d.ferry", "e.ferry"};
+    enum { SMALL = 4096 };
+    struct bench b;
+    struct ferry_error err = {0};
+    char path[128], manifest[16];
+
+    (void)state;
+    setup(&b);
+    memset(b.content, 1, BYTES);
+    write_image(&b, names[0], NULL, BYTES, SMALL, 1);
+    for (size_t at = 0; at + SMALL < BYTES; at += 2 * SMALL)
+        memset(b.content + at, 0, SMALL);
+    for (unsigned i = 1; i < 5; i++) {
+        snprintf(manifest, sizeof(manifest), "{\"n\": %u}", i);
+        b.manifest = manifest;
+        write_image(&b, names[i], names[0], BYTES, SMALL, 1);
+        put_base(&b, names[i], names[i - 1]);
+    }
+    expect_content(&b, names[4], BYTES);
+    empty_image(&b, names[0]);
+    CLEANUP(image_cleanup) struct image *image = NULL;
+    assert_int_equal(image_open_path(path_of(&b, names[4], path), NULL, &image, &err), 0);
+    assert_int_equal(image_check_pages(image, 0, &err), -EBADMSG);
+    assert_int_equal(err.kind, FERRY_REFUSED);
+    teardown(&b);
+}
+
 /* Every record of a child with one byte of its body changed and its sum made right. */
 static void test_forged(void **state)
 {
@@ -364,6 +469,7 @@ int main(void)
         cmocka_unit_test(test_other_sizes),
         cmocka_unit_test(test_flatten_and_rebase),
         cmocka_unit_test(test_missing_and_wrong_bases),
+        cmocka_unit_test(test_long_ways_to_nothing),
         cmocka_unit_test(test_forged),
     };
 

@@ -341,6 +341,47 @@ static void test_swapped_chunks(void **state)
     sample_free(&sample);
 }
 
+/*
+ * The index of a section with large chunks leads to the record of a small one, which is in the
+ * cache already: what is there must not be taken for a large one.
+ */
+static void test_cache_of_another_section(void **state)
+{
+    struct sample sample = {.manifest = "{}"};
+    struct forge_record record, chunk = {0};
+    struct ferry_error err = {0};
+    CLEANUP(image_cleanup) struct image *image = NULL;
+    size_t size = 0, pages = 0;
+
+    (void)state;
+    sample_add(&sample, IMAGE_DISK, "vda", 4096, 4096, 1);
+    sample_add(&sample, IMAGE_DISK, "vdb", MIB, MIB, 1);
+    memset(sample.sections[0].content, 'a', 4096);
+    memset(sample.sections[1].content, 'b', MIB);
+    CLEANUP_FREE uint8_t *bytes = sample_image(&sample, NULL, &size);
+    CLEANUP_FREE uint8_t *got = malloc(MIB);
+    for (size_t at = 0; forge_record_at(bytes, size, at, &record);
+         at += record.size + record.stored) {
+        if (!strcmp(record.tag, "CHNK") && !chunk.size)
+            chunk = record;
+        if (strcmp(record.tag, "PAGE") || !pages++)
+            continue;
+        uint8_t *entry = bytes + at + RECORD_HEAD_BYTES + PAGE_ENTRY_0;
+        memcpy(entry + 8, &chunk.start, 8);
+        memcpy(entry + 16, &chunk.stored, 4);
+        entry[20] = CODEC_SAME;
+        forge_repair(bytes, &record);
+    }
+    CLEANUP_FD int fd = sample_fd(bytes, size);
+    assert_int_equal(image_open(fd, "sample", NULL, &image, NULL), 0);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(image_check_pages(image, i, NULL), 0); /* they have the right digests */
+    assert_int_equal(image_pread(image, 0, 0, got, 4096, NULL), 0);
+    assert_int_equal(image_pread(image, 1, 0, got, MIB, &err), -EBADMSG);
+    assert_non_null(strstr(err.message, "disk vdb at 0"));
+    sample_free(&sample);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +395,7 @@ int main(void)
         cmocka_unit_test(test_hostile_index),
         cmocka_unit_test(test_hostile_table),
         cmocka_unit_test(test_swapped_chunks),
+        cmocka_unit_test(test_cache_of_another_section),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
