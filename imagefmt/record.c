@@ -17,7 +17,7 @@ void record_begin(struct writer *record, enum record_tag tag, uint64_t offset)
 void record_end(struct writer *record, const struct seal *seal)
 {
     size_t body = record->size - RECORD_HEAD_BYTES;
-    bool sealed = seal && !record->error && writer_grow(record, SEAL_TAG_BYTES);
+    bool sealed = seal && !record->error && writer_grow(record, seal_record_adds(record->data));
     size_t size = record->size + RECORD_SUM_BYTES;
 
     writer_put_u32_at(record, 4, (uint32_t)(size - RECORD_FRAME_BYTES));
@@ -78,6 +78,6 @@ const char *record_check(uint8_t *data, size_t size, uint64_t offset, const stru
     size_t body = size - RECORD_LEAST_BYTES;
     if (!unseal_record(seal, data, data + RECORD_HEAD_BYTES, body))
         return "it is not what was sealed";
-    record->body = reader_init(data + RECORD_HEAD_BYTES, body - SEAL_TAG_BYTES);
+    record->body = reader_init(data + RECORD_HEAD_BYTES, body - seal_record_adds(data));
     return NULL;
 }

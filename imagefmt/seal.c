@@ -229,17 +229,49 @@ static bool crypt_in_place(struct cipher *cipher, bool seal, const uint8_t *key,
 #define RECORD_NONCE_AT RECORD_FRAME_BYTES
 _Static_assert(RECORD_NONCE_AT + SEAL_NONCE_BYTES == RECORD_HEAD_BYTES, "the nonce of a record");
 
+static bool is_signature(const uint8_t *head)
+{
+    return !memcmp(head + RECORD_NONCE_AT, "SIGN", 4);
+}
+
+size_t seal_record_adds(const uint8_t *head)
+{
+    return SEAL_TAG_BYTES + (is_signature(head) ? SEAL_SIGN_BYTES : 0);
+}
+
+/*
+ * Copies of an image have its keys, and each may be signed by somebody else: signatures lie at one
+ * place then.  So their nonce ends with random bytes instead of the offset.
+ */
+static void record_nonce(const uint8_t *head, const uint8_t *random,
+                         uint8_t nonce[SEAL_NONCE_BYTES])
+{
+    memcpy(nonce, head + RECORD_NONCE_AT, SEAL_NONCE_BYTES);
+    if (is_signature(head))
+        memcpy(nonce + SEAL_NONCE_BYTES - SEAL_SIGN_BYTES, random, SEAL_SIGN_BYTES);
+}
+
 bool seal_record(const struct seal *seal, const uint8_t *head, uint8_t *data, size_t size)
 {
-    return crypt_in_place(seal->cipher, true, seal->key.records, head + RECORD_NONCE_AT, head,
-                          RECORD_HEAD_BYTES, data, size);
+    uint8_t nonce[SEAL_NONCE_BYTES], *random = data + size + SEAL_TAG_BYTES;
+
+    if (is_signature(head) && RAND_bytes(random, SEAL_SIGN_BYTES) != 1)
+        return false;
+    record_nonce(head, random, nonce);
+    return crypt_in_place(seal->cipher, true, seal->key.records, nonce, head, RECORD_HEAD_BYTES,
+                          data, size);
 }
 
 bool unseal_record(const struct seal *seal, const uint8_t *head, uint8_t *data, size_t size)
 {
-    return size >= SEAL_TAG_BYTES &&
-           crypt_in_place(seal->cipher, false, seal->key.records, head + RECORD_NONCE_AT, head,
-                          RECORD_HEAD_BYTES, data, size - SEAL_TAG_BYTES);
+    size_t adds = seal_record_adds(head);
+    uint8_t nonce[SEAL_NONCE_BYTES];
+
+    if (size < adds)
+        return false;
+    record_nonce(head, data + size - SEAL_SIGN_BYTES, nonce);
+    return crypt_in_place(seal->cipher, false, seal->key.records, nonce, head, RECORD_HEAD_BYTES,
+                          data, size - adds);
 }
 
 static bool crypt_chunk(struct cipher *cipher, bool seal, const struct image_key *key,

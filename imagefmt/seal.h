@@ -17,6 +17,7 @@
 #define SEAL_SALT_BYTES  32
 #define SEAL_CHECK_BYTES 16
 #define SEAL_NONCE_BYTES 12
+#define SEAL_SIGN_BYTES  8 /* and what it adds to that of a signature: the end of its nonce */
 #define SEAL_KEY_BYTES   32
 
 /* The body of CRYP. */
@@ -60,12 +61,15 @@ int seal_unlock(const struct seal_params *params, uint32_t flags, const char *ab
                 const struct image_environment *env, struct seal **out, struct ferry_error *err);
 void seal_free(struct seal *seal); /* wipes the keys; NULL is fine */
 
+/* What sealing adds to the body of the record with this head (its first 20 bytes). */
+size_t seal_record_adds(const uint8_t *head);
 /*
- * data[0..size) in place, with SEAL_TAG_BYTES of room behind.  A record: head is its first 20
- * bytes, whose tag and offset are the nonce.  Returns false only if libcrypto fails.
+ * data[0..size) in place, with seal_record_adds(head) bytes of room behind.  A record: head is its
+ * first 20 bytes, whose tag and offset are the nonce, but for signatures.  Returns false only if
+ * libcrypto fails.
  */
 bool seal_record(const struct seal *seal, const uint8_t *head, uint8_t *data, size_t size);
-/* The reverse; size counts the tag.  False: it is not what was sealed there. */
+/* The reverse; size counts what was added.  False: it is not what was sealed there. */
 bool unseal_record(const struct seal *seal, const uint8_t *head, uint8_t *data, size_t size);
 /* A chunk: the frame of chunk index of a section, inside a SEAL record. */
 bool seal_chunk(struct cipher *cipher, const struct image_key *key, uint32_t section,

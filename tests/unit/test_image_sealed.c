@@ -12,10 +12,15 @@
 
 #include <cmocka.h>
 
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+
 #include "common/cleanup.h"
+#include "common/file.h"
 #include "imagefmt/chain.h"
 #include "imagefmt/format.h"
 #include "imagefmt/seal.h"
+#include "imagefmt/sign.h"
 #include "tests/support/image_forge.h"
 #include "tests/support/image_sample.h"
 
@@ -368,6 +373,65 @@ static void test_flags_are_bound(void **state)
     free(image.data);
 }
 
+static void write_file(const char *path, const struct sealed *image)
+{
+    CLEANUP_FD int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+    assert_int_equal(write_all(fd, image->data, image->size), 0);
+}
+
+static void sign_copy(const struct sealed *image, const char *path, const char *key_path,
+                      struct sealed *out)
+{
+    CLEANUP(signing_key_cleanup) struct signing_key *signer = NULL;
+    EVP_PKEY *pkey = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+    FILE *pem = fopen(key_path, "we");
+    uint8_t root[SHA256_BYTES];
+    bool again;
+
+    assert_int_equal(PEM_write_PrivateKey(pem, pkey, NULL, NULL, 0, NULL, NULL), 1);
+    fclose(pem);
+    EVP_PKEY_free(pkey);
+    assert_int_equal(signing_key_read(key_path, &signer, NULL), 0);
+    write_file(path, image);
+    assert_int_equal(image_sign(path, &with_key, signer, &again, root, NULL), 0);
+    assert_int_equal(file_read(path, 4 * MIB, &out->data, &out->size, NULL), 0);
+    assert_int_equal(sample_read_with(out->data, out->size, &with_key, NULL), 0);
+    assert_int_equal(sample_access_with(out->data, out->size, &with_key, NULL), 0);
+}
+
+/*
+ * Two copies of an image, each signed by another key: the signatures lie at one place, under one
+ * key.  With one nonce, too, the two ciphertexts would differ just where and as their texts do.
+ */
+static void test_signatures_share_no_nonce(void **state)
+{
+    char path[] = "/tmp/ferry-sealed-XXXXXX", key_path[] = "/tmp/ferry-signer-XXXXXX";
+    CLEANUP_FD int fd = mkstemp(path);
+    CLEANUP_FD int key_fd = mkstemp(key_path);
+    struct sealed image = seal_small(&key), copies[2];
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++)
+        sign_copy(&image, path, key_path, &copies[i]);
+    assert_int_equal(copies[0].size, copies[1].size);
+    /* The number of the algorithm is the same in both. */
+    assert_memory_not_equal(copies[0].data + image.size + RECORD_HEAD_BYTES,
+                            copies[1].data + image.size + RECORD_HEAD_BYTES, 4);
+    /* Not a bit of it, its nonce neither, can be another one. */
+    for (size_t at = image.size + RECORD_HEAD_BYTES; at < copies[0].size - 8; at++) {
+        copies[0].data[at] ^= 1;
+        forge_repair_all(copies[0].data, copies[0].size);
+        refused(&copies[0], &with_key, 0);
+        copies[0].data[at] ^= 1;
+    }
+    for (unsigned i = 0; i < 2; i++)
+        free(copies[i].data);
+    free(image.data);
+    unlink(path);
+    unlink(key_path);
+}
+
 static void secret_of(size_t size, const char *path)
 {
     CLEANUP_FD int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
@@ -420,6 +484,7 @@ int main(void)
         cmocka_unit_test(test_images_do_not_mix),
         cmocka_unit_test(test_hostile_derivation),
         cmocka_unit_test(test_flags_are_bound),
+        cmocka_unit_test(test_signatures_share_no_nonce),
         cmocka_unit_test(test_secrets_of_files),
     };
 
