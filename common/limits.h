@@ -46,7 +46,7 @@
 #define LIMIT_MANIFEST_BYTES  (1 * MIB)
 #define LIMIT_JSON_DEPTH      32
 #define LIMIT_CHAIN           64   /* images that build on each other */
-#define LIMIT_CHAIN_FILES     4096 /* looked at to find one parent */
+#define LIMIT_CHAIN_FILES     4096 /* looked at to find the parents of an image */
 #define LIMIT_FILES           8    /* file sections: kernel, initrd ... */
 #define LIMIT_FILE_BYTES      LIMIT_INITRD_BYTES
 #define LIMIT_SAME_BYTES \

@@ -34,13 +34,25 @@ static int open_file(const char *path, struct ferry_error *err)
 
 /* ---- Bases ---- */
 
-/* One search: the images from the first child to the one whose base is looked for. */
+/* A file that has been looked at in a search. */
+struct looked_at {
+    dev_t dev;
+    ino_t ino;
+    uint8_t root[SHA256_BYTES];
+    bool useless; /* it is no good image, or what it builds on is not there */
+};
+
+/*
+ * One search: the images from the first child to the one whose base is looked for.  What a file is
+ * is found out once, however long the chain: to open a sealed image takes its time.
+ */
 struct search {
     const struct image_environment *env;
     struct stat members[LIMIT_CHAIN];
     const char *folders[LIMIT_CHAIN]; /* they lie in; NULL: not known */
     unsigned depth;
-    unsigned files;           /* looked at so far */
+    struct looked_at files[LIMIT_CHAIN_FILES];
+    unsigned file_count;
     struct ferry_error *near; /* what is wrong with one that would have been it; code 0: nothing */
 };
 
@@ -54,10 +66,9 @@ static bool is_member(const struct search *search, const struct stat *st)
     return false;
 }
 
-enum look { ANOTHER, PERHAPS, THE_ONE };
-
-/* A quick look at the end of a file, so that not every image of a folder is opened. */
-static enum look look_at_end(int fd, const struct stat *st, const uint8_t *root)
+/* A quick look at the end of a file, so that not every image of a folder is opened: its root, if it
+ * ends with an open footer.  Sealed or signed ones, and those that are none, do not. */
+static bool root_at_end(int fd, const struct stat *st, uint8_t root[SHA256_BYTES])
 {
     uint8_t tail[FOOTER_RECORD_BYTES];
     uint64_t offset = (uint64_t)st->st_size - sizeof(tail);
@@ -65,14 +76,40 @@ static enum look look_at_end(int fd, const struct stat *st, const uint8_t *root)
 
     if (st->st_size < (off_t)sizeof(tail) || pread_all(fd, tail, sizeof(tail), offset) ||
         record_check(tail, sizeof(tail), offset, NULL, &record) || record.tag != RECORD_FOOTER)
-        return PERHAPS; /* sealed, signed, or none: opening it will tell */
-    const uint8_t *met = tail + sizeof(tail) - RECORD_SUM_BYTES - SHA256_BYTES;
-    return memcmp(met, root, SHA256_BYTES) ? ANOTHER : THE_ONE;
+        return false;
+    memcpy(root, tail + sizeof(tail) - RECORD_SUM_BYTES - SHA256_BYTES, SHA256_BYTES);
+    return true;
 }
 
-/* The image in this file, with its bases, if it is the one with this root: 0 and *out. */
-static int try_file(struct search *search, int folder, const char *dir, const char *name,
-                    const uint8_t *root, struct image **out)
+/* What is known of a file; its root is found out if nothing is.  NULL: too many files. */
+static struct looked_at *look_at(struct search *search, int fd, const char *about,
+                                 const struct stat *st)
+{
+    CLEANUP(image_cleanup) struct image *image = NULL;
+    struct ferry_error why = {0};
+
+    for (unsigned i = 0; i < search->file_count; i++)
+        if (search->files[i].ino == st->st_ino && search->files[i].dev == st->st_dev)
+            return &search->files[i];
+    if (search->file_count == LIMIT_CHAIN_FILES)
+        return NULL;
+    struct looked_at *file = &search->files[search->file_count++];
+    *file = (struct looked_at){.dev = st->st_dev, .ino = st->st_ino};
+    if (root_at_end(fd, st, file->root))
+        return file;
+    if (!image_open_alone(fd, about, search->env, &image, &why)) {
+        memcpy(file->root, image->summary.root, SHA256_BYTES);
+        return file;
+    }
+    file->useless = true;
+    if (!search->near->code)
+        *search->near = why;
+    return file;
+}
+
+/* The image in this file, with its bases, if it is the one with this root; or NULL. */
+static struct image *try_file(struct search *search, int folder, const char *dir, const char *name,
+                              const uint8_t *root)
 {
     CLEANUP_FD int fd =
         openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
@@ -81,27 +118,27 @@ static int try_file(struct search *search, int folder, const char *dir, const ch
     struct stat st;
 
     if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode) || is_member(search, &st))
-        return -ENOENT;
-    enum look look = look_at_end(fd, &st, root);
-    if (look == ANOTHER)
-        return -ENOENT;
+        return NULL;
     CLEANUP_FREE char *about = malloc(strlen(dir) + strlen(name) + 2);
     if (!about)
-        return -ENOMEM;
+        return NULL;
     sprintf(about, "%s/%s", dir, name);
+    struct looked_at *file = look_at(search, fd, about, &st);
+    if (!file || file->useless || memcmp(file->root, root, SHA256_BYTES))
+        return NULL;
     int error = image_open_alone(fd, about, search->env, &image, &why);
     if (!error && memcmp(image->summary.root, root, SHA256_BYTES))
-        return -ENOENT;
+        return NULL; /* it changes under our eyes */
     if (!error) {
         image->own_fd = take_fd(&fd);
         image->own_about = take_ptr(&about);
         error = attach(search, image, &why);
     }
-    if (error && (look == THE_ONE || !search->near->code))
-        *search->near = why;
     if (!error)
-        *out = take_ptr(&image);
-    return error;
+        return take_ptr(&image);
+    file->useless = true;
+    *search->near = why;
+    return NULL;
 }
 
 static bool named_as_image(const char *name)
@@ -117,13 +154,9 @@ static struct image *look_in(struct search *search, const char *dir, const uint8
     struct image *found = NULL;
     const struct dirent *entry;
 
-    while (folder && !found && search->files < LIMIT_CHAIN_FILES && (entry = readdir(folder))) {
-        if (!named_as_image(entry->d_name))
-            continue;
-        search->files++;
-        if (try_file(search, dirfd(folder), dir, entry->d_name, root, &found))
-            found = NULL;
-    }
+    while (folder && !found && (entry = readdir(folder)))
+        if (named_as_image(entry->d_name))
+            found = try_file(search, dirfd(folder), dir, entry->d_name, root);
     if (folder)
         closedir(folder);
     return found;
@@ -165,6 +198,11 @@ static int not_found(const char *about, const uint8_t *root, const struct ferry_
     char hex[2 * SHA256_BYTES + 1], text[200];
 
     hex_encode(root, SHA256_BYTES, hex);
+    if (near->code == -ENOENT || near->code == -ELOOP) { /* further down: said of that image */
+        if (err)
+            *err = *near;
+        return near->code;
+    }
     if (near->code) {
         ferry_error_text(near, text, sizeof(text));
         return ferry_refuse(err, -ENOENT, about, "builds on image %s, and that one is no good: %s",

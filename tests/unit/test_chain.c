@@ -314,6 +314,46 @@ static void test_missing_and_wrong_bases(void **state)
     teardown(&b);
 }
 
+/*
+ * As many images as a chain may have, beside as many others: each of them looks through the folder.
+ * One more is refused.
+ */
+static void test_longest_chain(void **state)
+{
+    enum { FILES = 2 * LIMIT_CHAIN };
+    struct bench b;
+    char name[32], before[32], path[128], manifest[32];
+    struct ferry_error err = {0};
+    struct image *base = NULL;
+    uint8_t byte;
+
+    (void)state;
+    setup(&b);
+    b.manifest = manifest;
+    for (unsigned i = 0; i < FILES; i++) {
+        snprintf(manifest, sizeof(manifest), "{\"n\": %u}", i);
+        snprintf(name, sizeof(name), "n%u.ferry", i);
+        snprintf(before, sizeof(before), "n%u.ferry", i - 1);
+        b.content[0] = (uint8_t)i;
+        write_image(&b, name, i && i <= LIMIT_CHAIN + 1 ? before : NULL, 3 * CHUNK, CHUNK, 1);
+    }
+    for (unsigned i = LIMIT_CHAIN; i <= LIMIT_CHAIN + 1; i++) {
+        CLEANUP(image_cleanup) struct image *image = NULL;
+        snprintf(name, sizeof(name), "n%u.ferry", i);
+        assert_int_equal(image_open_path(path_of(&b, name, path), NULL, &image, &err), 0);
+        assert_int_equal(image_base(image, &base, &err), i == LIMIT_CHAIN ? 0 : -ELOOP);
+        if (i == LIMIT_CHAIN)
+            assert_int_equal(image_pread(image, 0, CHUNK, &byte, 1, &err), 0);
+    }
+    assert_int_equal(err.kind, FERRY_REFUSED);
+    assert_non_null(strstr(err.message, "too many images"));
+    for (unsigned i = 0; i < FILES; i++) {
+        snprintf(name, sizeof(name), "n%u.ferry", i);
+        unlink(path_of(&b, name, path));
+    }
+    teardown(&b);
+}
+
 /* Copies the record with this tag; to where its body goes. */
 static size_t copy_record(struct forge *f, const uint8_t *bytes, size_t size, const char *tag)
 {
@@ -469,6 +509,7 @@ int main(void)
         cmocka_unit_test(test_other_sizes),
         cmocka_unit_test(test_flatten_and_rebase),
         cmocka_unit_test(test_missing_and_wrong_bases),
+        cmocka_unit_test(test_longest_chain),
         cmocka_unit_test(test_long_ways_to_nothing),
         cmocka_unit_test(test_forged),
     };
