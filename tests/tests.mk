@@ -101,9 +101,9 @@ bench-image:
 bench-image-run: all $(O)/tests/bench/read_at
 	@tests/bench/bench_image.py $(O)
 
-# Each of the image's readers under libFuzzer for a minute.
+# Each reader of the image and of foreign disks under libFuzzer for a minute.
 fuzz-smoke:
-	@for target in image index manifest chain; do \
+	@for target in image index manifest chain qcow2 vmdk vhd vhdx vdi; do \
 		$(MAKE) --no-print-directory fuzz-$$target SECONDS=60 || exit 1; \
 	done
 
