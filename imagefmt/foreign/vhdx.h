@@ -71,6 +71,25 @@ int vhdx_read_layout(struct source *source, struct vhdx_layout *layout, struct f
 int vhdx_replay(struct source *source, const struct vhdx_header *header, struct source **out,
                 struct ferry_error *err);
 
+/* What replaying writes: one sector, in the three parts in which the log has it, or zeroes. */
+struct vhdx_run {
+    uint64_t offset, size;              /* multiples of VHDX_LOG_SECTOR */
+    const uint8_t *lead, *data, *trail; /* 8, 4084 and 4 bytes; data NULL: zeroes */
+};
+
+/* A log as it is to be replayed: later runs lie over earlier ones. */
+struct vhdx_replayed {
+    uint64_t size_bytes; /* of the file afterwards */
+    uint8_t *bytes;      /* that runs refer to */
+    struct vhdx_run *runs;
+    size_t count;
+};
+
+void vhdx_replayed_free(struct vhdx_replayed *all);
+/* below with all of this over it, which is taken; below must outlive *out. */
+int vhdx_overlay(struct source *below, struct vhdx_replayed *all, struct source **out,
+                 struct ferry_error *err);
+
 int vhdx_create(struct sink *sink, const struct disk_write_options *options,
                 struct disk_writer **out, struct ferry_error *err);
 int vhdx_plan(struct disk_writer *writer, const struct disk_unit *unit, struct ferry_error *err);

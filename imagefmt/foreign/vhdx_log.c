@@ -2,8 +2,8 @@
  * VHDX: the log (MS-VHDX 2.3).  It is a ring of entries of whole sectors of 4 KiB; each has a
  * header, descriptors, and the sectors they speak of.  The active sequence is the run of sound
  * entries with ascending numbers that ends with the highest one and holds the tail that this one
- * names.  What it writes is laid over the source, in memory: runs of one sector or of zeroes, in
- * the order of the log, so that the last one wins.
+ * names.  What it writes is laid over the source, in memory (vhdx_overlay.c): runs of one sector or
+ * of zeroes, in the order of the log, so that the last one wins.
  *
  * The log is read as a whole, up to a limit.  Each place in it is summed at most once, and all sums
  * together may take no more than some times its size: entries that overlap cost no more than that.
@@ -38,20 +38,6 @@ struct log {
     uint32_t sectors;
     uint64_t budget;
     struct entry *entries; /* one a sector: what begins there */
-};
-
-/* A run of the overlay: of one sector, or of zeroes. */
-struct run {
-    uint64_t offset, size;
-    const uint8_t *lead, *data, *trail; /* 8, 4084 and 4 bytes; data NULL: zeroes */
-};
-
-struct overlay {
-    struct source source;
-    struct source *below;
-    uint8_t *bytes; /* of the log */
-    struct run *runs;
-    size_t count;
 };
 
 /* ---- Finding the active sequence ---- */
@@ -143,22 +129,22 @@ static int damaged(const struct log *log, struct ferry_error *err)
                         "is damaged: its log, which must be replayed, makes no sense");
 }
 
-static int add_run(const struct log *log, struct overlay *overlay, const struct run *run,
+static int add_run(const struct log *log, struct vhdx_replayed *all, const struct vhdx_run *run,
                    struct ferry_error *err)
 {
     if (run->offset % VHDX_LOG_SECTOR || run->size % VHDX_LOG_SECTOR || run->offset > INT64_MAX ||
         run->size > INT64_MAX - run->offset)
         return damaged(log, err);
-    overlay->runs[overlay->count++] = *run;
+    all->runs[all->count++] = *run;
     return 0;
 }
 
 /* One descriptor; *data: the log's sector of the next one's data. */
 static int replay_descriptor(const struct log *log, const struct entry *e, const uint8_t *bytes,
-                             uint64_t *data, struct overlay *overlay, struct ferry_error *err)
+                             uint64_t *data, struct vhdx_replayed *all, struct ferry_error *err)
 {
     struct reader r = reader_init(bytes, DESCRIPTOR_BYTES);
-    struct run run = {0};
+    struct vhdx_run run = {0};
     uint32_t magic = reader_u32(&r);
 
     if (magic == ZERO_MAGIC) {
@@ -179,10 +165,10 @@ static int replay_descriptor(const struct log *log, const struct entry *e, const
         return damaged(log, err);
     }
     run.offset = reader_u64(&r);
-    return reader_u64(&r) != e->sequence ? damaged(log, err) : add_run(log, overlay, &run, err);
+    return reader_u64(&r) != e->sequence ? damaged(log, err) : add_run(log, all, &run, err);
 }
 
-static int replay_entry(const struct log *log, uint32_t at, struct overlay *overlay,
+static int replay_entry(const struct log *log, uint32_t at, struct vhdx_replayed *all,
                         struct ferry_error *err)
 {
     const struct entry *e = &log->entries[at];
@@ -194,19 +180,19 @@ static int replay_entry(const struct log *log, uint32_t at, struct overlay *over
         return ferry_refuse(err, -EBADMSG, log->source->about,
                             "is cut short: its log says that it had %llu bytes",
                             (unsigned long long)e->flushed);
-    if (e->last > overlay->source.size_bytes && e->last <= 2 * LIMIT_DISK_BYTES)
-        overlay->source.size_bytes = e->last;
+    if (e->last > all->size_bytes && e->last <= 2 * LIMIT_DISK_BYTES)
+        all->size_bytes = e->last;
     for (uint32_t i = 0; !error && i < e->descriptors; i++) {
         uint64_t byte = ENTRY_HEAD_BYTES + (uint64_t)i * DESCRIPTOR_BYTES;
         const uint8_t *sector = sector_at(log, at + byte / VHDX_LOG_SECTOR);
-        error = replay_descriptor(log, e, sector + byte % VHDX_LOG_SECTOR, &data, overlay, err);
+        error = replay_descriptor(log, e, sector + byte % VHDX_LOG_SECTOR, &data, all, err);
         if (!error && data - at > e->sectors)
             error = damaged(log, err);
     }
     return error;
 }
 
-static int replay_all(const struct log *log, uint32_t head, struct overlay *overlay,
+static int replay_all(const struct log *log, uint32_t head, struct vhdx_replayed *all,
                       struct ferry_error *err)
 {
     uint32_t count = length_of_sequence(log, head),
@@ -218,68 +204,18 @@ static int replay_all(const struct log *log, uint32_t head, struct overlay *over
         runs += log->entries[at].descriptors;
         at = (at + log->entries[at].sectors) % log->sectors;
     }
-    if (!(overlay->runs = calloc(runs + 1, sizeof(*overlay->runs))))
+    if (!(all->runs = calloc(runs + 1, sizeof(*all->runs))))
         return ferry_fail(err, -ENOMEM, log->source->about, "out of memory");
     for (uint32_t i = 0, at = start; !error && i < count; i++) {
-        error = replay_entry(log, at, overlay, err);
+        error = replay_entry(log, at, all, err);
         at = (at + log->entries[at].sectors) % log->sectors;
     }
     return error;
 }
 
-/* ---- The source ---- */
+/* ---- All of it ---- */
 
-static void copy_run(const struct run *run, uint64_t offset, uint8_t *out, size_t size)
-{
-    uint64_t from = run->offset > offset ? run->offset : offset;
-    uint64_t run_end = run->offset + run->size, end = offset + size;
-
-    end = run_end < end ? run_end : end;
-    if (from >= end)
-        return;
-    if (!run->data) {
-        memset(out + (from - offset), 0, end - from);
-        return;
-    }
-    uint8_t sector[VHDX_LOG_SECTOR];
-    memcpy(sector, run->lead, 8);
-    memcpy(sector + 8, run->data, VHDX_LOG_SECTOR - 12);
-    memcpy(sector + VHDX_LOG_SECTOR - 4, run->trail, 4);
-    memcpy(out + (from - offset), sector + (from - run->offset), end - from);
-}
-
-static int pread_overlay(struct source *source, uint64_t offset, void *data, size_t size,
-                         struct ferry_error *err)
-{
-    const struct overlay *o = (const struct overlay *)source;
-    uint64_t below = o->below->size_bytes;
-
-    if (offset > source->size_bytes || size > source->size_bytes - offset)
-        return ferry_refuse(err, -EBADMSG, source->about, "is cut short");
-    size_t part = offset >= below ? 0 : size < below - offset ? size : below - offset;
-    int error = part ? o->below->pread(o->below, offset, data, part, err) : 0;
-    memset((uint8_t *)data + part, 0, size - part);
-    for (size_t i = 0; !error && i < o->count; i++)
-        copy_run(&o->runs[i], offset, data, size);
-    return error;
-}
-
-static void close_overlay(struct source *source)
-{
-    struct overlay *o = (struct overlay *)source;
-
-    free(o->bytes);
-    free(o->runs);
-    free(o);
-}
-
-static void cleanup_overlay(struct overlay **o)
-{
-    if (*o)
-        close_overlay(&(*o)->source);
-}
-
-static int read_log(struct log *log, struct overlay *overlay, struct ferry_error *err)
+static int read_log(struct log *log, struct vhdx_replayed *all, struct ferry_error *err)
 {
     const struct vhdx_header *h = log->header;
 
@@ -290,7 +226,7 @@ static int read_log(struct log *log, struct overlay *overlay, struct ferry_error
         return ferry_refuse(err, -EFBIG, log->source->about,
                             "has a log of more than 8 MiB to be replayed: open it once where it "
                             "was made");
-    log->bytes = overlay->bytes = malloc(h->log_bytes);
+    log->bytes = all->bytes = malloc(h->log_bytes);
     log->sectors = h->log_bytes / VHDX_LOG_SECTOR;
     log->budget = (uint64_t)SUM_BUDGET * log->sectors;
     if (!log->bytes)
@@ -306,15 +242,8 @@ int vhdx_replay(struct source *source, const struct vhdx_header *header, struct 
     *out = source;
     if (is_zero(header->log_guid, VHDX_GUID_BYTES))
         return 0;
-    CLEANUP(cleanup_overlay) struct overlay *overlay = calloc(1, sizeof(*overlay));
-    if (!overlay)
-        return ferry_fail(err, -ENOMEM, source->about, "out of memory");
-    overlay->below = source;
-    overlay->source = (struct source){.pread = pread_overlay,
-                                      .close = close_overlay,
-                                      .size_bytes = source->size_bytes,
-                                      .about = source->about};
-    int error = read_log(&log, overlay, err);
+    CLEANUP(vhdx_replayed_free) struct vhdx_replayed all = {.size_bytes = source->size_bytes};
+    int error = read_log(&log, &all, err);
     if (error)
         return error;
     CLEANUP_FREE struct entry *entries = calloc(log.sectors, sizeof(*entries));
@@ -325,9 +254,6 @@ int vhdx_replay(struct source *source, const struct vhdx_header *header, struct 
     uint32_t head = find_head(&log);
     if (head == log.sectors)
         return damaged(&log, err);
-    error = replay_all(&log, head, overlay, err);
-    if (error)
-        return error;
-    *out = &take_ptr(&overlay)->source;
-    return 0;
+    error = replay_all(&log, head, &all, err);
+    return error ? error : vhdx_overlay(source, &all, out, err);
 }
