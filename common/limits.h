@@ -59,20 +59,21 @@
 #define LIMIT_SIGNERS            16
 #define LIMIT_IN_FLIGHT_BYTES    (64 * MIB) /* chunks being coded at one time */
 
-/* Foreign disks; the first three are QEMU's */
-#define LIMIT_QCOW2_L1_BYTES       (32 * MIB)
-#define LIMIT_QCOW2_REFTABLE_BYTES (8 * MIB)
-#define LIMIT_QCOW2_SNAPSHOTS      65536
-#define LIMIT_QCOW2_HEADER_BYTES   (64 * KIB) /* that are searched for header extensions */
-#define LIMIT_QCOW2_CACHE_BYTES    (16 * MIB) /* of L2 tables */
-#define LIMIT_UNWRAP_BYTES         (129 * MIB) /* to inflate: a window of 128 MiB and tables */
+/* Foreign disks; the first four are QEMU's */
+#define LIMIT_QCOW2_L1_BYTES        (32 * MIB)
+#define LIMIT_QCOW2_REFTABLE_BYTES  (8 * MIB)
+#define LIMIT_QCOW2_SNAPSHOTS       65536
+#define LIMIT_QCOW2_SNAPSHOTS_BYTES (64 * MIB)  /* of their table */
+#define LIMIT_QCOW2_HEADER_BYTES    (64 * KIB)  /* that are searched for header extensions */
+#define LIMIT_QCOW2_CACHE_BYTES     (16 * MIB)  /* of L2 tables */
+#define LIMIT_UNWRAP_BYTES          (129 * MIB) /* to inflate: a window of 128 MiB and tables */
 
 /* Machines of other hypervisors */
 #define LIMIT_NICS              16
-#define LIMIT_DESCRIPTION_BYTES (4 * MIB)  /* an OVF, a domain's XML, a .vmx */
-#define LIMIT_DESCRIPTION_DEPTH 64         /* of its elements */
-#define LIMIT_NVRAM_BYTES       (16 * MIB) /* variables of a firmware */
-#define LIMIT_MEMBERS           (4 * 1024) /* of an archive, but for the pieces of disks */
+#define LIMIT_DESCRIPTION_BYTES (4 * MIB)   /* an OVF, a domain's XML, a .vmx */
+#define LIMIT_DESCRIPTION_DEPTH 64          /* of its elements */
+#define LIMIT_NVRAM_BYTES       (16 * MIB)  /* variables of a firmware */
+#define LIMIT_MEMBERS           (4 * 1024)  /* of an archive, but for the pieces of disks */
 #define LIMIT_OVA_MEMBERS       (64 * 1024) /* with disks in pieces */
 #define LIMIT_XVA_MEMBERS       (256 * 1024 * 1024)
 #define LIMIT_MEMBER_NAME_BYTES 1024

@@ -13,23 +13,45 @@
 
 /* ---- Reading ---- */
 
-int block_map_extent(const struct block_map *map, uint64_t offset, struct disk_extent *extent,
-                     struct ferry_error *err)
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+int block_map_place(const struct block_map *map, uint64_t block, uint64_t *offset,
+                    struct ferry_error *err)
+{
+    int error = map->place(map, block, offset, err);
+
+    if (error || !*offset)
+        return error;
+    uint64_t start = *offset < map->prefix_bytes ? 0 : *offset - map->prefix_bytes;
+    uint64_t end = *offset + least(map->block_bytes, map->size_bytes - block * map->block_bytes);
+    for (size_t i = 0; i < BLOCK_AREAS; i++)
+        if (start < map->areas[i].end && end > map->areas[i].start)
+            return ferry_refuse(err, -EBADMSG, map->source->about,
+                                "is damaged: block %llu lies on what is not content",
+                                (unsigned long long)block);
+    return 0;
+}
+
+int block_map_extent(const struct block_map *map, uint64_t offset, uint64_t most,
+                     struct disk_extent *extent, struct ferry_error *err)
 {
     uint64_t block = offset / map->block_bytes, first, next;
+    uint64_t stop = least(map->size_bytes - offset, most) + offset;
 
-    int error = map->place(map, block++, &first, err);
-    /* Zero blocks are taken together. */
-    for (next = first; !error && !first && block * map->block_bytes < map->size_bytes; block++) {
-        error = map->place(map, block, &next, err);
-        if (next)
+    int error = block_map_place(map, block++, &first, err);
+    for (next = first; !error && !first && block * map->block_bytes < stop; block++) {
+        /* What is wrong there is reported when it is asked for. */
+        if (block_map_place(map, block, &next, NULL) || next)
             break;
     }
     if (error)
         return error;
-    uint64_t end = block * map->block_bytes;
-    extent->size_bytes = (end < map->size_bytes ? end : map->size_bytes) - offset;
-    extent->kind = first ? DISK_DATA : DISK_ZERO;
+    uint64_t end = least(block * map->block_bytes, map->size_bytes);
+    *extent = (struct disk_extent){
+        .size_bytes = end - offset, .kind = first ? DISK_DATA : DISK_ZERO, .exclusive = first != 0};
     return 0;
 }
 
@@ -42,7 +64,7 @@ int block_map_read(const struct block_map *map, uint64_t offset, void *data, siz
     while (!error && size) {
         uint64_t within = offset % map->block_bytes, place;
         size_t part = size < map->block_bytes - within ? size : map->block_bytes - within;
-        error = map->place(map, offset / map->block_bytes, &place, err);
+        error = block_map_place(map, offset / map->block_bytes, &place, err);
         if (!error && !place)
             memset(out, 0, part);
         else if (!error)

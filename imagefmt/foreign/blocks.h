@@ -8,17 +8,30 @@
 
 /* ---- Reading ---- */
 
+/* Bytes of the file that are the format's own: no block lies there. */
+struct block_area {
+    uint64_t start, end;
+};
+
+#define BLOCK_AREAS 4
+
 struct block_map {
     struct source *source;
     uint64_t size_bytes; /* of the disk */
     uint32_t block_bytes;
+    uint64_t prefix_bytes; /* before each block, and a part of it */
+    struct block_area areas[BLOCK_AREAS];
     /* Where the block begins in the source; *offset 0: nowhere, it is zero.  Any thread. */
     int (*place)(const struct block_map *map, uint64_t block, uint64_t *offset,
                  struct ferry_error *err);
 };
 
-int block_map_extent(const struct block_map *map, uint64_t offset, struct disk_extent *extent,
-                     struct ferry_error *err);
+/* The same, checked against the areas. */
+int block_map_place(const struct block_map *map, uint64_t block, uint64_t *offset,
+                    struct ferry_error *err);
+/* Zero blocks are taken together, most bytes of them or a block more. */
+int block_map_extent(const struct block_map *map, uint64_t offset, uint64_t most,
+                     struct disk_extent *extent, struct ferry_error *err);
 int block_map_read(const struct block_map *map, uint64_t offset, void *data, size_t size,
                    struct ferry_error *err);
 

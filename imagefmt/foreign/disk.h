@@ -61,6 +61,9 @@ enum disk_extent_kind {
 struct disk_extent {
     uint64_t size_bytes; /* at least 1 */
     enum disk_extent_kind kind;
+    /* DISK_DATA that lies in the file as it is, in bytes that no other place of the disk may share:
+     * all such extents together are no larger than the disk's stored_bytes. */
+    bool exclusive;
 };
 
 struct disk;
@@ -88,6 +91,7 @@ struct disk {
     const struct disk_format *format;
     uint64_t size_bytes; /* as the guest sees it */
     bool in_order;
+    uint64_t stored_bytes; /* all that exclusive extents may take; 0: there are none */
     uint32_t block_bytes; /* aligned reads of as much cost least; a power of two, 0: all the same */
     void *opaque;         /* the format's */
 };
@@ -143,6 +147,7 @@ struct disk_writer {
 
 #define DISK_PROBE_HEAD_BYTES 4096 /* of a file, at most, are looked at to recognise it */
 #define DISK_PROBE_TAIL_BYTES 1024
+#define DISK_NAME_BYTES       16 /* of a format */
 
 struct disk_format {
     const char *name;      /* "qcow2" */
@@ -151,6 +156,11 @@ struct disk_format {
     bool streams;          /* the writer needs no pwrite */
     /* Do these first and last bytes of a file say that it is this format?  Never by guess. */
     bool (*probe)(const uint8_t *head, size_t head_bytes, const uint8_t *tail, size_t tail_bytes);
+    /* The format of the other file that source draws on, in so far as source says it: else name
+     * stays "".  To be believed in any case: nothing is opened by it, and a raw file whose guest
+     * wrote the marks of another format to it is not what they say.  NULL: none is drawn on. */
+    int (*external_format)(struct source *source, char name[DISK_NAME_BYTES],
+                           struct ferry_error *err);
     /* source stays the caller's and outlives the disk.  Hostile: everything is checked. */
     int (*open)(struct source *source, const struct disk_open_options *options, struct disk **out,
                 struct ferry_error *err);

@@ -36,6 +36,7 @@ enum qcow2_extension {
     QCOW2_EXTENSION_END = 0,
     QCOW2_EXTENSION_FEATURES = 0x6803f857,
     QCOW2_EXTENSION_DATA_FILE = 0x44415441,
+    QCOW2_EXTENSION_BACKING_FORMAT = 0xe2792aca,
 };
 
 struct qcow2_header {
@@ -55,6 +56,9 @@ struct qcow2_header {
  */
 int qcow2_read_header(struct source *source, struct qcow2_header *header, struct ferry_error *err);
 void qcow2_header_free(struct qcow2_header *header);
+/* What it says of its backing file (disk.h). */
+int qcow2_backing_format(struct source *source, char name[DISK_NAME_BYTES],
+                         struct ferry_error *err);
 
 /* A file is recognised by magic and version. */
 bool qcow2_probe(const uint8_t *head, size_t head_bytes, const uint8_t *tail, size_t tail_bytes);

@@ -263,30 +263,60 @@ static int read_snapshots(struct source *source, struct qcow2_header *h, struct 
         return damaged(source, "its table of snapshots lies between clusters", err);
     if (!(h->internal = json_array()))
         return ferry_fail(err, -ENOMEM, source->about, "out of memory");
-    for (uint32_t i = 0; !error && i < h->snapshots; i++)
+    for (uint32_t i = 0; !error && i < h->snapshots; i++) {
+        if (at - h->snapshots_offset > LIMIT_QCOW2_SNAPSHOTS_BYTES)
+            return damaged(source, "its table of snapshots is larger than QEMU allows", err);
         error = read_snapshot(source, &at, h->internal, err);
+    }
     return error;
+}
+
+/* The start of the file, to be freed, and the header's fields, unchecked. */
+static int load(struct source *source, struct qcow2_header *h, uint8_t **bytes, size_t *size,
+                struct ferry_error *err)
+{
+    *size = source->size_bytes < LIMIT_QCOW2_HEADER_BYTES ? (size_t)source->size_bytes
+                                                          : LIMIT_QCOW2_HEADER_BYTES;
+    *h = (struct qcow2_header){0};
+    if (!(*bytes = malloc(*size + 1)))
+        return ferry_fail(err, -ENOMEM, source->about, "out of memory");
+    int error = source->pread(source, 0, *bytes, *size, err);
+    if (error)
+        return error;
+    if (!qcow2_probe(*bytes, *size, NULL, 0))
+        return ferry_refuse(err, -EBADMSG, source->about, "is not a qcow2 of version 2 or 3");
+    struct reader r = reader_init(*bytes, *size);
+    read_fields(&r, h);
+    return r.error ? damaged(source, "its header is cut short", err) : 0;
+}
+
+int qcow2_backing_format(struct source *source, char name[DISK_NAME_BYTES], struct ferry_error *err)
+{
+    CLEANUP_FREE uint8_t *bytes = NULL;
+    struct qcow2_header h;
+    struct reader data;
+    size_t size;
+
+    int error = load(source, &h, &bytes, &size, err);
+    if (error)
+        return error;
+    if (find_extension(bytes, size, h.header_bytes, QCOW2_EXTENSION_BACKING_FORMAT, &data)) {
+        size_t length = reader_left(&data);
+        length = length < DISK_NAME_BYTES ? length : DISK_NAME_BYTES - 1;
+        reader_copy(&data, name, length);
+        name[length] = 0;
+    }
+    return 0;
 }
 
 int qcow2_read_header(struct source *source, struct qcow2_header *h, struct ferry_error *err)
 {
-    size_t size = source->size_bytes < LIMIT_QCOW2_HEADER_BYTES ? (size_t)source->size_bytes
-                                                                : LIMIT_QCOW2_HEADER_BYTES;
-    CLEANUP_FREE uint8_t *bytes = malloc(size + 1);
+    CLEANUP_FREE uint8_t *bytes = NULL;
+    size_t size;
 
-    *h = (struct qcow2_header){0};
-    if (!bytes)
-        return ferry_fail(err, -ENOMEM, source->about, "out of memory");
-    int error = source->pread(source, 0, bytes, size, err);
-    if (error)
-        return error;
-    if (!qcow2_probe(bytes, size, NULL, 0))
-        return ferry_refuse(err, -EBADMSG, source->about, "is not a qcow2 of version 2 or 3");
-    struct reader r = reader_init(bytes, size);
-    read_fields(&r, h);
-    if (r.error)
-        return damaged(source, "its header is cut short", err);
-    error = check_features(source, h, bytes, size, err);
+    int error = load(source, h, &bytes, &size, err);
+    if (!error)
+        error = check_features(source, h, bytes, size, err);
     if (!error)
         error = check_fields(source, h, err);
     if (!error)

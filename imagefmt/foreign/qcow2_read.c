@@ -14,6 +14,8 @@
 
 enum kind { ABSENT, ZERO, DATA, COMPRESSED };
 
+#define RUN_BYTES (16 * MIB) /* of runs that may be asked for again and again */
+
 struct mapping {
     enum kind kind;
     uint64_t size_bytes; /* from the place asked for */
@@ -91,8 +93,17 @@ static int load_table(struct qcow2 *q, uint64_t offset, const uint64_t **entries
     return 0;
 }
 
-/* What an entry of an L2 table says; NULL or why it makes no sense. */
-static const char *check_entry(const struct qcow2 *q, uint64_t entry, uint64_t bitmap)
+/* Is the cluster there the header or in the L1 table? */
+static bool is_head(const struct qcow2 *q, uint64_t host)
+{
+    uint64_t end = q->header.l1_offset + q->l1_count * sizeof(*q->l1);
+
+    return !host || (host < end && host + q->cluster_bytes > q->header.l1_offset);
+}
+
+/* What an entry of an L2 table, which lies at `table`, says; NULL or why it makes no sense. */
+static const char *check_entry(const struct qcow2 *q, uint64_t table, uint64_t entry,
+                               uint64_t bitmap)
 {
     uint64_t host = entry & QCOW2_OFFSET_MASK;
 
@@ -108,6 +119,8 @@ static const char *check_entry(const struct qcow2 *q, uint64_t entry, uint64_t b
         return "a cluster lies past the end of the file";
     if (!host && (entry & QCOW2_COPIED))
         return "a cluster lies on the header";
+    if (host && (host == table || is_head(q, host)))
+        return "a cluster lies on a table";
     if (q->extended && (bitmap & (bitmap >> 32) & UINT32_MAX))
         return "a subcluster is both data and zero";
     if (q->extended && !host && (bitmap & UINT32_MAX))
@@ -129,15 +142,15 @@ static enum kind kind_of(const struct qcow2 *q, uint64_t entry, uint64_t bitmap,
  * The piece at `offset` as a mapping from its start.  Pieces are subclusters where there are such,
  * else clusters; a compressed cluster is one in any case.
  */
-static int map_piece(const struct qcow2 *q, const uint64_t *entries, uint64_t offset,
-                     uint64_t *start, struct mapping *m, struct ferry_error *err)
+static int map_piece(const struct qcow2 *q, uint64_t table, const uint64_t *entries,
+                     uint64_t offset, uint64_t *start, struct mapping *m, struct ferry_error *err)
 {
     uint64_t index = (offset / q->cluster_bytes) % q->table_entries;
     uint64_t entry = entries[q->extended ? 2 * index : index];
     uint64_t bitmap = q->extended ? entries[2 * index + 1] : 0;
     uint64_t piece = q->extended ? q->cluster_bytes / QCOW2_SUBCLUSTERS : q->cluster_bytes;
     uint64_t within = offset % q->cluster_bytes;
-    const char *why = check_entry(q, entry, bitmap);
+    const char *why = check_entry(q, table, entry, bitmap);
 
     if (why)
         return damaged_at(q, offset, why, err);
@@ -151,8 +164,11 @@ static int map_piece(const struct qcow2 *q, const uint64_t *entries, uint64_t of
     return 0;
 }
 
-/* A run of one kind within an L2 table. */
-static int map_run(const struct qcow2 *q, const uint64_t *entries, uint64_t offset,
+/*
+ * A run of one kind within an L2 table.  One that may be asked for piece by piece, because it is
+ * read in pieces or lies over another disk's extents, ends early: each time it is walked again.
+ */
+static int map_run(const struct qcow2 *q, uint64_t table, const uint64_t *entries, uint64_t offset,
                    struct mapping *m, struct ferry_error *err)
 {
     uint64_t range = (uint64_t)q->cluster_bytes * q->table_entries;
@@ -160,13 +176,15 @@ static int map_run(const struct qcow2 *q, const uint64_t *entries, uint64_t offs
     uint64_t start, next;
     struct mapping more;
 
-    int error = map_piece(q, entries, offset, &start, m, err);
+    int error = map_piece(q, table, entries, offset, &start, m, err);
     if (error)
         return error;
+    if (m->kind == DATA || q->backing)
+        end = least(end, offset + RUN_BYTES);
     if (m->kind != COMPRESSED) {
         for (next = start + m->size_bytes; next < end; next += more.size_bytes) {
             /* What is wrong there is reported when it is asked for. */
-            if (map_piece(q, entries, next, &next, &more, NULL) || more.kind != m->kind ||
+            if (map_piece(q, table, entries, next, &next, &more, NULL) || more.kind != m->kind ||
                 (m->kind == DATA && more.host != m->host + (next - start)))
                 break;
             m->size_bytes += more.size_bytes;
@@ -181,9 +199,9 @@ static int map_run(const struct qcow2 *q, const uint64_t *entries, uint64_t offs
 static void map_nothing(const struct qcow2 *q, uint64_t offset, struct mapping *m)
 {
     uint64_t range = (uint64_t)q->cluster_bytes * q->table_entries;
-    uint64_t index = offset / range;
+    uint64_t index = offset / range, most = q->backing ? offset + RUN_BYTES : UINT64_MAX;
 
-    while (index < q->l1_count && !q->l1[index])
+    while (index < q->l1_count && !q->l1[index] && index * range < most)
         index++;
     *m = (struct mapping){.kind = ABSENT,
                           .size_bytes = least(index * range, q->disk.size_bytes) - offset};
@@ -203,9 +221,11 @@ static int map(struct qcow2 *q, uint64_t offset, struct mapping *m, struct ferry
     entry &= QCOW2_OFFSET_MASK;
     if (entry & (q->cluster_bytes - 1))
         return damaged_at(q, offset, "an L2 table does not begin where clusters do", err);
+    if (is_head(q, entry))
+        return damaged_at(q, offset, "an L2 table lies on the header or the L1 table", err);
     LOCK_SCOPE(&q->lock);
     int error = load_table(q, entry, &entries, err);
-    return error ? error : map_run(q, entries, offset, m, err);
+    return error ? error : map_run(q, entry, entries, offset, m, err);
 }
 
 /* ---- Content ---- */
@@ -217,6 +237,8 @@ static int inflate_cluster(struct qcow2 *q, uint64_t offset, uint64_t descriptor
     uint64_t host = descriptor & ((UINT64_C(1) << bits) - 1);
     uint64_t size = ((descriptor >> bits) + 1) * 512 - host % 512;
 
+    if (host < q->cluster_bytes)
+        return damaged_at(q, offset, "a compressed cluster lies on the header", err);
     if (host >= q->source->size_bytes)
         return damaged_at(q, offset, "a compressed cluster lies past the end of the file", err);
     size = least(size, q->source->size_bytes - host); /* the last sector may be a part of one */
@@ -302,6 +324,7 @@ static int qcow2_extent(struct disk *disk, uint64_t offset, struct disk_extent *
     *extent = (struct disk_extent){
         .size_bytes = m.size_bytes,
         .kind = m.kind == DATA || m.kind == COMPRESSED ? DISK_DATA : DISK_ZERO,
+        .exclusive = m.kind == DATA,
     };
     if (m.kind != ABSENT || !q->backing || offset >= q->backing->size_bytes)
         return 0;
@@ -324,6 +347,7 @@ static int check_backing(struct qcow2 *q, const struct disk_open_options *option
         return ferry_usage(err, q->source->about, "builds on no other file");
     if (q->backing && q->backing->in_order)
         return ferry_usage(err, q->source->about, "cannot build on a stream");
+    q->disk.stored_bytes = q->source->size_bytes + (q->backing ? q->backing->stored_bytes : 0);
     return 0;
 }
 
@@ -415,6 +439,7 @@ const struct disk_format disk_format_qcow2 = {
     .limits = "versions 2 and 3; clusters of 512 bytes to 2 MiB; not encrypted, no external data",
     .streams = true,
     .probe = qcow2_probe,
+    .external_format = qcow2_backing_format,
     .open = qcow2_open,
     .extent = qcow2_extent,
     .read = qcow2_read,

@@ -484,6 +484,8 @@ static int prepare(struct qcow2_writer *w, const struct disk_write_options *o,
     if (cluster & (cluster - 1) || cluster < 1u << QCOW2_CLUSTER_BITS_MIN ||
         cluster > 1u << QCOW2_CLUSTER_BITS_MAX)
         return ferry_usage(err, "--cluster", "must be a power of two from 512 bytes to 2 MiB");
+    if (o->subformat)
+        return ferry_usage(err, "--subformat", "qcow2 has one kind only");
     w->cluster_bytes = (uint32_t)cluster;
     w->cluster_bits = (unsigned)__builtin_ctz(w->cluster_bytes);
     w->size_bytes = o->size_bytes;

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "imagefmt/foreign/disk.h"
 #include "imagefmt/foreign/sink.h"
@@ -130,8 +131,10 @@ struct raw_writer {
 static int raw_create(struct sink *sink, const struct disk_write_options *options,
                       struct disk_writer **out, struct ferry_error *err)
 {
+    if (options->subformat || options->unit_bytes ||
+        (options->codec && strcmp(options->codec, "none") != 0))
+        return ferry_usage(err, sink->about, "a raw disk has no kinds, no clusters and no codec");
     struct raw_writer *w = calloc(1, sizeof(*w));
-
     if (!w)
         return ferry_fail(err, -ENOMEM, sink->about, "out of memory");
     w->writer = (struct disk_writer){

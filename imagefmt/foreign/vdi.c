@@ -107,7 +107,8 @@ static const char *vdi_fault(const struct vdi *v, uint32_t signature, uint32_t v
     if (v->map_offset < 256 || v->map_offset > v->map.source->size_bytes ||
         (size + block - 1) / block > (v->map.source->size_bytes - v->map_offset) / 4)
         return "is cut short: its map is not within the file";
-    if (v->data_offset % 512 || v->data_offset < v->map_offset)
+    if (v->data_offset % 512 ||
+        v->data_offset < v->map_offset + (size + block - 1) / block * sizeof(uint32_t))
         return "has its data before its map";
     return NULL;
 }
@@ -133,6 +134,7 @@ static int vdi_parse(struct vdi *v, const uint8_t *header, struct ferry_error *e
     reader_take(&r, 48); /* UUIDs: image, snapshot, link */
     const uint8_t *parent = reader_take(&r, 16);
     v->disk.size_bytes = v->map.size_bytes = size;
+    v->disk.stored_bytes = v->map.source->size_bytes;
     const char *fault = vdi_fault(v, signature, version, size, parent);
     return fault ? ferry_refuse(err, -EBADMSG, v->map.source->about, "%s", fault) : 0;
 }
@@ -164,7 +166,7 @@ static int vdi_extent(struct disk *disk, uint64_t offset, struct disk_extent *ex
 {
     const struct vdi *v = disk->opaque;
 
-    return block_map_extent(&v->map, offset, extent, err);
+    return block_map_extent(&v->map, offset, UINT64_MAX, extent, err);
 }
 
 static int vdi_read(struct disk *disk, uint64_t offset, void *data, size_t size,

@@ -22,12 +22,14 @@
 #include "imagefmt/foreign/pages.h"
 #include "imagefmt/foreign/vhd.h"
 
+#define CHILD_RUN_BYTES (16 * MIB)
+
 struct vhd {
     struct disk disk;
     struct block_map map;
     struct vhd_footer footer;
     struct disk *parent; /* of the caller; NULL: zeroes */
-    uint64_t bat_offset, prefix_bytes;
+    uint64_t bat_offset;
     struct pages *pages; /* NULL: fixed */
 };
 
@@ -57,6 +59,16 @@ static void cleanup_vhd(struct vhd **v)
 }
 
 /* ---- Opening ---- */
+
+/* A parent is a VHD by its marks, or what was made of it. */
+static int vhd_external_format(struct source *source, char name[DISK_NAME_BYTES],
+                               struct ferry_error *err)
+{
+    (void)source;
+    (void)name;
+    (void)err;
+    return 0;
+}
 
 static int damaged(const struct vhd *v, const char *what, struct ferry_error *err)
 {
@@ -96,6 +108,7 @@ static int check_size(struct vhd *v, struct ferry_error *err)
                             "is cut short: it holds less than its disk of %llu bytes",
                             (unsigned long long)size);
     v->disk.size_bytes = v->map.size_bytes = size;
+    v->disk.stored_bytes = v->map.source->size_bytes;
     return 0;
 }
 
@@ -111,21 +124,53 @@ static int vhd_place(const struct block_map *map, uint64_t block, uint64_t *offs
         return error;
     struct reader r = reader_init(bytes, sizeof(bytes));
     uint32_t sector = reader_u32be(&r);
-    *offset = sector == VHD_ABSENT ? 0 : (uint64_t)sector * VHD_SECTOR + v->prefix_bytes;
+    *offset = sector == VHD_ABSENT ? 0 : (uint64_t)sector * VHD_SECTOR + map->prefix_bytes;
     return 0;
 }
 
-static int open_parent(struct vhd *v, const struct disk_open_options *options, const char *name,
-                       struct ferry_error *err)
+/* A VHD has a name that its children know; in another format it has none, and is taken at his word
+ * who gave it. */
+static bool is_parent(const struct disk *disk, const struct vhd_header *header)
+{
+    const struct vhd *v = disk->opaque;
+
+    return disk->format != &disk_format_vhd ||
+           !memcmp(v->footer.identity, header->parent_identity, sizeof(v->footer.identity));
+}
+
+static int open_parent(struct vhd *v, const struct disk_open_options *options,
+                       const struct vhd_header *header, struct ferry_error *err)
 {
     if (!options || !options->backing)
         return ferry_refuse(err, -EPERM, v->map.source->about,
-                            "builds on '%s'; allow it with --allow-external FILE", name);
+                            "builds on '%s'; allow it with --allow-external FILE", header->parent);
     v->parent = options->backing;
+    if (v->parent->in_order)
+        return ferry_usage(err, v->map.source->about, "cannot build on a stream");
     if (v->parent->size_bytes > v->disk.size_bytes)
         return ferry_refuse(err, -EBADMSG, v->map.source->about,
                             "is smaller than the parent that was given: it is another one's child");
+    if (!is_parent(v->parent, header))
+        return ferry_refuse(err, -EBADMSG, v->map.source->about,
+                            "builds on '%s', which is not the parent that was given: that has "
+                            "another UUID",
+                            header->parent);
+    v->disk.stored_bytes += v->parent->stored_bytes;
     return 0;
+}
+
+/* What is not content: footer, header, table, copy of the footer. */
+static void name_areas(struct vhd *v, uint64_t bat_offset, uint64_t blocks)
+{
+    const uint64_t end = v->map.source->size_bytes;
+    const struct block_area areas[] = {
+        {0, VHD_FOOTER_BYTES},
+        {v->footer.header_offset, v->footer.header_offset + VHD_HEADER_BYTES},
+        {bat_offset, bat_offset + blocks * sizeof(uint32_t)},
+        {end - VHD_FOOTER_BYTES, end},
+    };
+
+    memcpy(v->map.areas, areas, sizeof(areas));
 }
 
 static int open_dynamic(struct vhd *v, const struct disk_open_options *options,
@@ -152,10 +197,11 @@ static int open_dynamic(struct vhd *v, const struct disk_open_options *options,
     v->bat_offset = header.bat_offset;
     v->map.block_bytes = header.block_bytes;
     v->map.place = vhd_place;
-    v->prefix_bytes = vhd_bitmap_bytes(header.block_bytes);
+    v->map.prefix_bytes = vhd_bitmap_bytes(header.block_bytes);
+    name_areas(v, header.bat_offset, blocks);
     error = pages_create(source, &v->pages, err);
     if (!error && v->footer.type == VHD_DIFFERENCING)
-        error = open_parent(v, options, header.parent, err);
+        error = open_parent(v, options, &header, err);
     return error;
 }
 
@@ -173,6 +219,8 @@ static int vhd_open(struct source *source, const struct disk_open_options *optio
         error = check_size(v, err);
     if (!error && v->footer.type != VHD_FIXED)
         error = open_dynamic(v, options, err);
+    if (!error && v->footer.type != VHD_DIFFERENCING && options && options->backing)
+        error = ferry_usage(err, source->about, "builds on no other file");
     if (error)
         return error;
     *out = &take_ptr(&v)->disk;
@@ -204,16 +252,17 @@ static int fixed_extent(const struct vhd *v, uint64_t offset, struct disk_extent
 static int child_extent(const struct vhd *v, uint64_t offset, struct disk_extent *extent,
                         struct ferry_error *err)
 {
-    struct disk_extent below;
+    struct disk_extent below = {0};
     uint64_t parent = v->parent->size_bytes;
 
-    int error = block_map_extent(&v->map, offset, extent, err);
+    /* A parent in many pieces asks for this as many times: no walk over all of the table. */
+    int error = block_map_extent(&v->map, offset, CHILD_RUN_BYTES, extent, err);
     if (error || extent->kind == DISK_DATA || offset >= parent)
         return error;
     error = v->parent->format->extent(v->parent, offset, &below, err);
-    extent->kind = below.kind;
-    if (below.size_bytes < extent->size_bytes)
-        extent->size_bytes = below.size_bytes;
+    if (below.size_bytes > extent->size_bytes)
+        below.size_bytes = extent->size_bytes;
+    *extent = below;
     return error;
 }
 
@@ -224,7 +273,7 @@ static int vhd_extent(struct disk *disk, uint64_t offset, struct disk_extent *ex
 
     return !v->pages   ? fixed_extent(v, offset, extent)
            : v->parent ? child_extent(v, offset, extent, err)
-                       : block_map_extent(&v->map, offset, extent, err);
+                       : block_map_extent(&v->map, offset, UINT64_MAX, extent, err);
 }
 
 static int read_parent(const struct vhd *v, uint64_t offset, uint8_t *out, size_t size,
@@ -245,7 +294,7 @@ static int read_sector(const struct vhd *v, uint64_t place, uint64_t offset, uin
     uint8_t bits = 0;
 
     if (place) {
-        int error = pages_read(v->pages, place - v->prefix_bytes + sector / 8, &bits, 1, err);
+        int error = pages_read(v->pages, place - v->map.prefix_bytes + sector / 8, &bits, 1, err);
         if (error)
             return error;
     }
@@ -261,7 +310,7 @@ static int read_child(const struct vhd *v, uint64_t offset, uint8_t *out, size_t
 
     while (!error && size) {
         uint64_t place;
-        error = vhd_place(&v->map, offset / v->map.block_bytes, &place, err);
+        error = block_map_place(&v->map, offset / v->map.block_bytes, &place, err);
         if (error)
             return error;
         uint64_t step = place ? VHD_SECTOR : v->map.block_bytes, left = step - offset % step;
@@ -301,6 +350,7 @@ const struct disk_format disk_format_vhd = {
     .limits = "disks to 2040 GiB; dynamic (written by default), fixed, and differencing (read)",
     .streams = true,
     .probe = vhd_probe,
+    .external_format = vhd_external_format,
     .open = vhd_open,
     .open_stream = vhd_open_stream,
     .extent = vhd_extent,

@@ -27,6 +27,7 @@ struct vhd_footer {
     uint32_t version, type;
     uint64_t header_offset, size_bytes;
     char creator[5];
+    uint8_t identity[16];
     uint16_t cylinders;
     uint8_t heads, sectors;
 };
@@ -34,7 +35,8 @@ struct vhd_footer {
 struct vhd_header {
     uint64_t bat_offset;
     uint32_t entries, block_bytes;
-    char parent[257]; /* its name, fit to be shown */
+    uint8_t parent_identity[16]; /* as the parent's footer has it */
+    char parent[257];            /* its name, fit to be shown */
 };
 
 /* False: no footer of a known type with a right sum. */

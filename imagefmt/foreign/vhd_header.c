@@ -41,6 +41,7 @@ bool vhd_parse_footer(const uint8_t bytes[VHD_FOOTER_BYTES], struct vhd_footer *
     footer->sectors = reader_u8(&r);
     footer->type = reader_u32be(&r);
     uint32_t sum = reader_u32be(&r);
+    reader_copy(&r, footer->identity, sizeof(footer->identity));
     return !memcmp(cookie, "conectix", 8) && footer->type >= VHD_FIXED &&
            footer->type <= VHD_DIFFERENCING &&
            sum == vhd_sum(bytes, VHD_FOOTER_BYTES, FOOTER_SUM_AT);
@@ -70,7 +71,8 @@ bool vhd_parse_header(const uint8_t bytes[VHD_HEADER_BYTES], struct vhd_header *
     header->entries = reader_u32be(&r);
     header->block_bytes = reader_u32be(&r);
     uint32_t sum = reader_u32be(&r);
-    reader_take(&r, 24); /* the parent's UUID and time */
+    reader_copy(&r, header->parent_identity, sizeof(header->parent_identity));
+    reader_take(&r, 8); /* the parent's time */
     copy_name(reader_take(&r, 512), 256, header->parent);
     return !memcmp(cookie, "cxsparse", 8) && sum == vhd_sum(bytes, VHD_HEADER_BYTES, HEADER_SUM_AT);
 }

@@ -62,7 +62,7 @@ static int vhdx_place(const struct block_map *map, uint64_t block, uint64_t *off
     uint64_t entry = reader_u64(&r);
     unsigned state = entry & 7;
     *offset = state == VHDX_FULL ? entry / MIB * MIB : 0;
-    if (state == VHDX_PARTIAL || (state == VHDX_FULL && !*offset))
+    if (state == VHDX_PARTIAL || state == 3 || state == 4 || (state == VHDX_FULL && !*offset))
         return ferry_refuse(err, -EBADMSG, map->source->about,
                             "is damaged: the entry of block %llu makes no sense",
                             (unsigned long long)block);
@@ -84,7 +84,15 @@ static int open_layout(struct vhdx *v, struct ferry_error *err)
         error = vhdx_replay(v->file, &header, &v->map.source, err);
     if (!error)
         error = vhdx_read_layout(v->map.source, &v->layout, err);
-    return error ? error : pages_create(v->map.source, &v->pages, err);
+    if (error)
+        return error;
+    const struct vhdx_layout *l = &v->layout;
+    v->map.areas[0] = (struct block_area){0, MIB};
+    v->map.areas[1] = (struct block_area){l->bat_offset, l->bat_offset + l->bat_bytes};
+    v->map.areas[2] =
+        (struct block_area){l->metadata_offset, l->metadata_offset + l->metadata_bytes};
+    v->map.areas[3] = (struct block_area){header.log_offset, header.log_offset + header.log_bytes};
+    return pages_create(v->map.source, &v->pages, err);
 }
 
 static int vhdx_open(struct source *source, const struct disk_open_options *options,
@@ -101,6 +109,7 @@ static int vhdx_open(struct source *source, const struct disk_open_options *opti
     if (error)
         return error;
     v->disk.size_bytes = v->map.size_bytes = v->layout.size_bytes;
+    v->disk.stored_bytes = source->size_bytes + VHDX_LOG_MAX_BYTES;
     v->map.block_bytes = v->layout.block_bytes;
     v->map.place = vhdx_place;
     v->ratio = VHDX_CHUNK_SECTORS * v->layout.sector_bytes / v->layout.block_bytes;
@@ -113,7 +122,7 @@ static int vhdx_extent(struct disk *disk, uint64_t offset, struct disk_extent *e
 {
     const struct vhdx *v = disk->opaque;
 
-    return block_map_extent(&v->map, offset, extent, err);
+    return block_map_extent(&v->map, offset, UINT64_MAX, extent, err);
 }
 
 static int vhdx_read(struct disk *disk, uint64_t offset, void *data, size_t size,

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -133,6 +134,7 @@ static int open_sparse(struct vmdk *v, const uint8_t *sector, struct ferry_error
         return ferry_refuse(err, -EBADMSG, source->about,
                             "is damaged: header and descriptor disagree about the disk's size");
     v->disk.size_bytes = v->descriptor.sectors * VMDK_SECTOR;
+    v->disk.stored_bytes = source->size_bytes;
     v->grain_bytes = h->grain * VMDK_SECTOR;
     if (h->gd == VMDK_GD_AT_END)
         error = read_footer(v, err);
@@ -174,6 +176,16 @@ static int open_flat(struct vmdk *v, const struct disk_open_options *options,
     return 0;
 }
 
+/* The extent is content, whatever marks a guest wrote to its start. */
+static int vmdk_external_format(struct source *source, char name[DISK_NAME_BYTES],
+                                struct ferry_error *err)
+{
+    (void)source;
+    (void)err;
+    snprintf(name, DISK_NAME_BYTES, "raw");
+    return 0;
+}
+
 static int vmdk_open(struct source *source, const struct disk_open_options *options,
                      struct disk **out, struct ferry_error *err)
 {
@@ -187,9 +199,11 @@ static int vmdk_open(struct source *source, const struct disk_open_options *opti
     v->source = source;
     memset(sector, 0, sizeof(sector));
     int error = source->pread(source, 0, sector, head, err);
+    bool flat = vmdk_is_descriptor(sector, head);
+    if (!error && !flat && options && options->external)
+        return ferry_usage(err, source->about, "keeps its content in no other file");
     if (!error)
-        error = vmdk_is_descriptor(sector, head) ? open_flat(v, options, err)
-                                                 : open_sparse(v, sector, err);
+        error = flat ? open_flat(v, options, err) : open_sparse(v, sector, err);
     if (error)
         return error;
     *out = &take_ptr(&v)->disk;
@@ -197,6 +211,15 @@ static int vmdk_open(struct source *source, const struct disk_open_options *opti
 }
 
 /* ---- Reading ---- */
+
+/* Neither tables nor grains lie on header and descriptor. */
+static int check_sector(const struct vmdk *v, uint32_t sector, struct ferry_error *err)
+{
+    if (sector >= v->header.descriptor + v->header.descriptor_sectors)
+        return 0;
+    return ferry_refuse(err, -EBADMSG, v->source->about,
+                        "is damaged: sector %u is said to be a table or a grain", sector);
+}
 
 static bool is_hole(const struct vmdk *v, uint32_t gte)
 {
@@ -257,9 +280,9 @@ static int vmdk_extent(struct disk *disk, uint64_t offset, struct disk_extent *e
     for (bool more = true; more && grain * v->grain_bytes < disk->size_bytes;) {
         uint32_t within = grain % VMDK_GTES, sector = v->gd[grain / VMDK_GTES];
         memset(table, 0, sizeof(table));
-        int error =
-            sector ? pages_read(v->pages, (uint64_t)sector * VMDK_SECTOR, table, sizeof(table), err)
-                   : 0;
+        int error = sector ? check_sector(v, sector, err) : 0;
+        if (!error && sector)
+            error = pages_read(v->pages, (uint64_t)sector * VMDK_SECTOR, table, sizeof(table), err);
         if (error)
             return error;
         uint32_t same = same_grains(v, table, within, &kind);
@@ -269,6 +292,7 @@ static int vmdk_extent(struct disk *disk, uint64_t offset, struct disk_extent *e
     uint64_t end = grain * v->grain_bytes;
     extent->size_bytes = (end < disk->size_bytes ? end : disk->size_bytes) - offset;
     extent->kind = (enum disk_extent_kind)kind;
+    extent->exclusive = kind == DISK_DATA && !(v->header.flags & VMDK_FLAG_COMPRESSED);
     return 0;
 }
 
@@ -325,8 +349,11 @@ static int read_grain(const struct vmdk *v, uint64_t grain, uint64_t within, siz
     uint8_t entry[4];
 
     if (table) {
-        int error = pages_read(v->pages, (uint64_t)table * VMDK_SECTOR + grain % VMDK_GTES * 4,
-                               entry, sizeof(entry), err);
+        int error = check_sector(v, table, err);
+        if (error)
+            return error;
+        error = pages_read(v->pages, (uint64_t)table * VMDK_SECTOR + grain % VMDK_GTES * 4, entry,
+                           sizeof(entry), err);
         if (error)
             return error;
         struct reader r = reader_init(entry, sizeof(entry));
@@ -336,13 +363,16 @@ static int read_grain(const struct vmdk *v, uint64_t grain, uint64_t within, siz
         memset(out, 0, size);
         return 0;
     }
+    int error = check_sector(v, gte, err);
+    if (error)
+        return error;
     if (!(v->header.flags & VMDK_FLAG_COMPRESSED))
         return v->source->pread(v->source, (uint64_t)gte * VMDK_SECTOR + within, out, size, err);
     if (size == v->grain_bytes)
         return inflate_grain(v, grain, gte, room, out, err);
     if (!room->content && !(room->content = malloc(v->grain_bytes)))
         return ferry_fail(err, -ENOMEM, v->source->about, "out of memory");
-    int error = inflate_grain(v, grain, gte, room, room->content, err);
+    error = inflate_grain(v, grain, gte, room, room->content, err);
     if (!error)
         memcpy(out, room->content + within, size);
     return error;
@@ -388,6 +418,7 @@ const struct disk_format disk_format_vmdk = {
               "monolithicFlat (read); no deltas",
     .streams = true,
     .probe = vmdk_probe,
+    .external_format = vmdk_external_format,
     .open = vmdk_open,
     .open_stream = vmdk_open_stream,
     .extent = vmdk_extent,

@@ -191,14 +191,28 @@ for block in range((len(content) + (2 << 20) - 1) // (2 << 20)):
             at = block * (2 << 20) + i * 4096
             part = content[at:at + 4096]
             result[at:at + len(part)] = part
+data[552:568] = b"a parent's name."
+fix(512, 1024, 36)
 open(child, "wb").write(data)
 open(want, "wb").write(result)
 open(want + ".parent", "wb").write(parent)
 END
 expect 3 "builds on '../evil.vh'" ferry digest "$T/child.vhd"
 ferry convert "$T/child.raw.parent" "$T/parent.vhd" > /dev/null || fail "cannot write the parent"
-ferry convert "$T/child.vhd" "$T/back.raw" --allow-external "$T/parent.vhd" > /dev/null || fail "a child"
-cmp "$T/back.raw" "$T/child.raw" || fail "a child has other content"
+expect 3 "another UUID" ferry convert "$T/child.vhd" "$T/back.raw" --allow-external "$T/parent.vhd"
+python3 - "$T/parent.vhd" << 'END'
+import struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+for at in (0, len(data) - 512):
+    data[at + 68:at + 84] = b"a parent's name."
+    data[at + 64:at + 68] = bytes(4)
+    struct.pack_into(">I", data, at + 64, ~sum(data[at:at + 512]) & 0xffffffff)
+open(sys.argv[1], "wb").write(data)
+END
+for parent in parent.vhd child.raw.parent; do # another format has no UUID
+    ferry convert "$T/child.vhd" "$T/back.raw" --allow-external "$T/$parent" > /dev/null || fail "a child"
+    cmp "$T/back.raw" "$T/child.raw" || fail "a child has other content"
+done
 
 # What a format cannot do is said, and leaves nothing.
 for to in vmdk vhd vhdx vdi; do

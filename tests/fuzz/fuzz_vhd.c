@@ -51,6 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         source_of_memory(below, sizeof(below), "base", &base, NULL) ||
         disk_format_raw.open(base, NULL, &options.backing, NULL))
         return 0;
+    disk_walk_source(source, &disk_format_vhd, NULL);
     disk_walk_source(source, &disk_format_vhd, &options);
     disk_format_raw.close(options.backing);
     return 0;

@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         source_of_memory(flat, sizeof(flat), "flat", &external, NULL))
         return 0;
     const struct disk_open_options options = {.external = external};
+    disk_walk_source(source, &disk_format_vmdk, NULL);
     disk_walk_source(source, &disk_format_vmdk, &options);
     return 0;
 }

@@ -204,9 +204,18 @@ static void test_tables_that_name_themselves(void **state)
     struct ferry_error err;
 
     (void)state;
-    put_at(bytes, L1_AT, 8, L1_AT); /* L1 is its own L2 table, and its own first cluster */
+    uint64_t l2 = get64(bytes, L1_AT) & ~(UINT64_C(1) << 63), cluster = get64(bytes, l2);
+    put_at(bytes, l2, 8, l2);
+    assert_int_equal(read_through(bytes, size, &err), -EBADMSG);
+    assert_non_null(strstr(err.message, "a cluster lies on a table"));
+    put_at(bytes, l2, 8, L1_AT);
+    assert_int_equal(read_through(bytes, size, &err), -EBADMSG);
+    assert_non_null(strstr(err.message, "a cluster lies on a table"));
+    put_at(bytes, l2, 8, cluster);
+    put_at(bytes, L1_AT, 8, L1_AT);
     put_at(bytes, L1_AT + 8, 8, 0);
-    assert_int_equal(read_through(bytes, size, &err), 0);
+    assert_int_equal(read_through(bytes, size, &err), -EBADMSG);
+    assert_non_null(strstr(err.message, "an L2 table lies on"));
 }
 
 static void test_damaged_and_short_files(void **state)
