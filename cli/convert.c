@@ -19,7 +19,8 @@
 #include "imagefmt/foreign/sink.h"
 
 struct convert_cli {
-    const char *source, *dest, *from, *to, *codec, *external, *disk;
+    const char *source, *dest, *from, *to, *subformat, *codec, *disk;
+    struct option_strings external;
     struct image_file_options image;
     uint64_t level, cluster_bytes;
     bool verify, check_only, json;
@@ -116,6 +117,7 @@ static int write_disk(struct convert *c, int fd, const char *about, struct ferry
 {
     struct disk_write_options options = {
         .size_bytes = target_size(c),
+        .subformat = c->cli->subformat,
         .codec = c->cli->codec,
         .level = (int)c->cli->level,
         .unit_bytes = c->cli->cluster_bytes,
@@ -241,7 +243,7 @@ static int convert(struct convert *c, struct ferry_error *err)
 {
     const struct convert_cli *o = c->cli;
     struct disk_file_options options = {
-        .from = o->from, .external = o->external, .images = true, .disk = o->disk};
+        .from = o->from, .external = &o->external, .images = true, .disk = o->disk};
 
     int error = image_file_environment_open(&o->image, &c->environment, err);
     options.env = &c->environment.env;
@@ -282,15 +284,17 @@ static const struct option_spec options[] = {
            "the format of SRC; by its marks if not given, and raw if\nit has none"),
     OPTION("to", "FORMAT", OPTION_STRING, struct convert_cli, to,
            "the format of DEST; by its name if not given"),
+    OPTION("subformat", "KIND", OPTION_STRING, struct convert_cli, subformat,
+           "the kind of DEST where the format has several: fixed,\nmonolithicSparse ..."),
     OPTION("codec", "CODEC", OPTION_STRING, struct convert_cli, codec,
            "none, zlib or zstd, where the format has a choice"),
     OPTION_RANGE("level", "N", struct convert_cli, level, 1, 19,
                  "how hard to compress: 1 to 12 (zlib), 1 to 19 (zstd)"),
     OPTION("cluster", "SIZE", OPTION_SIZE, struct convert_cli, cluster_bytes,
            "cluster, grain or block size of DEST"),
-    OPTION("allow-external", "FILE", OPTION_STRING, struct convert_cli, external,
-           "the one other file that SRC may draw on: its backing\nfile; no name inside SRC is "
-           "ever opened"),
+    OPTION("allow-external", "FILE", OPTION_STRINGS, struct convert_cli, external,
+           "the other file that SRC may draw on: its backing file,\nand again for that one's; no "
+           "name inside SRC is ever opened"),
     OPTION("disk", "NAME", OPTION_STRING, struct convert_cli, disk,
            "which disk of SRC, if SRC is an image with several"),
     OPTION("verify", NULL, OPTION_FLAG, struct convert_cli, verify,

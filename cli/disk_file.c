@@ -1,7 +1,8 @@
 /*
  * Opening disks.  A format is stated or recognised by its marks; without any the disk is raw.  What
- * a disk builds on is opened by the name on the command line, never by the name in the disk, and
- * builds on nothing itself.
+ * a disk builds on is opened by a name on the command line, never by the name in the disk: the
+ * first of them is for the disk itself, the next for that one, and so on.  What the upper disk says
+ * of the format of the lower one counts for more than marks.
  */
 #include "cli/disk_file.h"
 
@@ -43,17 +44,27 @@ static int choose_format(struct source *source, const char *from, const struct d
     return error;
 }
 
-static int open_external(const struct disk_file_options *options, struct disk_file *out,
-                         struct ferry_error *err)
+static int open_external(const struct disk_format *format, const struct disk_file_options *options,
+                         struct disk_file *out, struct ferry_error *err)
 {
-    const struct disk_file_options none = {0};
+    struct disk_file_options below = {.external = options->external,
+                                      .external_used = options->external_used + 1};
+    char name[DISK_NAME_BYTES] = "";
 
-    if (!options->external)
+    if (!options->external || options->external_used >= options->external->count)
         return 0;
+    if (!format->external_format)
+        return ferry_usage(err, out->source->about, "builds on no other file");
+    int error = format->external_format(out->source, name, err);
+    if (error)
+        return error;
+    if (disk_format_by_name(name))
+        below.from = name;
     if (!(out->external = malloc(sizeof(*out->external))))
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
     *out->external = DISK_FILE_NONE;
-    return disk_file_open("--allow-external", options->external, &none, out->external, err);
+    return disk_file_open("--allow-external", options->external->items[options->external_used],
+                          &below, out->external, err);
 }
 
 static int open_disk(int fd, const char *about, const struct disk_file_options *options,
@@ -66,7 +77,7 @@ static int open_disk(int fd, const char *about, const struct disk_file_options *
     if (!error)
         error = choose_format(out->source, options->from, &format, err);
     if (!error)
-        error = open_external(options, out, err);
+        error = open_external(format, options, out, err);
     if (error)
         return error;
     if (out->external) {

@@ -2,6 +2,7 @@
 #ifndef FERRY_CLI_DISK_FILE_H
 #define FERRY_CLI_DISK_FILE_H
 
+#include "cli/options.h"
 #include "imagefmt/chain.h"
 #include "imagefmt/foreign/disk.h"
 
@@ -15,8 +16,10 @@ struct disk_file {
 #define DISK_FILE_NONE ((struct disk_file){.fd = -1})
 
 struct disk_file_options {
-    const char *from;     /* the format's name; NULL: by its marks, raw if it has none */
-    const char *external; /* the one file it may build on; NULL: none */
+    const char *from; /* the format's name; NULL: by its marks, raw if it has none */
+    const struct option_strings
+        *external;        /* the file it may build on, that one's and so on; NULL */
+    size_t external_used; /* of these, for the files above it */
     bool images;          /* also the disk of an image; env and the name of the file outlive it */
     const char *disk;     /* its name in the image; NULL: the only one */
     const struct image_environment *env;
