@@ -31,12 +31,16 @@
 #include "imagefmt/foreign/qcow2.h"
 #include "imagefmt/foreign/sink.h"
 
-#define CLUSTER_BYTES  (64 * KIB) /* the usual one */
-#define HEADER_BYTES   112
-#define REFCOUNT_ORDER 4 /* 16 bits */
-#define REFCOUNT_MOST  UINT16_MAX
-#define NO_TABLE       UINT64_MAX
-#define HELD_BYTES     (8 * MIB)
+#define CLUSTER_BYTES (64 * KIB) /* the usual one */
+/* That of zstd, which at its first level makes no more of clusters of this size than at its third
+ * of those of 64 KiB, in half the time. */
+#define ZSTD_CLUSTER_BYTES (256 * KIB)
+#define ZSTD_FAST_LEVEL    1
+#define HEADER_BYTES       112
+#define REFCOUNT_ORDER     4 /* 16 bits */
+#define REFCOUNT_MOST      UINT16_MAX
+#define NO_TABLE           UINT64_MAX
+#define HELD_BYTES         (8 * MIB)
 
 /* A cluster that is held back. */
 struct held {
@@ -425,10 +429,11 @@ static int choose_codec(struct qcow2_writer *w, const struct disk_write_options 
                         struct ferry_error *err)
 {
     const char *codec = o->codec ? o->codec : "none";
+    bool fast = w->zstd && !o->level && w->cluster_bytes >= ZSTD_CLUSTER_BYTES;
+    int level = fast ? ZSTD_FAST_LEVEL : o->level;
 
-    w->zstd = !strcmp(codec, "zstd");
     if (w->zstd || !strcmp(codec, "zlib"))
-        return codec_create(w->zstd ? CODEC_ZSTD : CODEC_DEFLATE, o->level, &w->codec, err);
+        return codec_create(w->zstd ? CODEC_ZSTD : CODEC_DEFLATE, level, &w->codec, err);
     if (strcmp(codec, "none"))
         return ferry_usage(err, "--codec", "'%.40s' is not none, zlib or zstd", codec);
     if (o->level)
@@ -479,7 +484,8 @@ static int make_tables(struct qcow2_writer *w, struct ferry_error *err)
 static int prepare(struct qcow2_writer *w, const struct disk_write_options *o,
                    struct ferry_error *err)
 {
-    uint64_t cluster = o->unit_bytes ? o->unit_bytes : CLUSTER_BYTES;
+    w->zstd = o->codec && !strcmp(o->codec, "zstd");
+    uint64_t cluster = o->unit_bytes ? o->unit_bytes : w->zstd ? ZSTD_CLUSTER_BYTES : CLUSTER_BYTES;
 
     if (cluster & (cluster - 1) || cluster < 1u << QCOW2_CLUSTER_BITS_MIN ||
         cluster > 1u << QCOW2_CLUSTER_BITS_MAX)
