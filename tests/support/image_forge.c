@@ -139,7 +139,7 @@ int forge_record_at(const uint8_t *image, size_t size, size_t start, struct forg
     memcpy(record->tag, image + start + 8, 4);
     if (strcmp(record->tag, "CHNK") ||
         whole != RECORD_HEAD_BYTES + CHUNK_BODY_BYTES + RECORD_SUM_BYTES ||
-        get_u32(image + start + CHUNK_CODEC_AT) == CODEC_SAME)
+        get_u32(image + start + CHUNK_CODEC_AT) != CODEC_ZSTD)
         return 1;
     record->stored = get_u32(image + start + CHUNK_STORED_AT);
     if (record->stored > size - start - whole)

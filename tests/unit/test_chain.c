@@ -476,6 +476,8 @@ static void test_forged(void **state)
             memcpy(copy, bytes, size);
             copy[at + i] ^= 0x40;
             forge_repair(copy, &record);
+            if (!memcmp(copy, bytes, size))
+                continue; /* it was the sum of what is stored */
             int fd = open(path_of(&b, "c.ferry", path), O_RDWR | O_CREAT | O_TRUNC, 0600);
             assert_int_equal(write_all(fd, copy, size), 0);
             assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
