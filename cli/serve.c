@@ -10,6 +10,7 @@
 #include "cli/image_file.h"
 #include "cli/output.h"
 #include "common/cleanup.h"
+#include "imagefmt/chain.h"
 
 #define PLUGIN        "nbdkit-ferry-plugin.so"
 #define ARGUMENTS_MAX 64
@@ -80,9 +81,31 @@ static int check(const struct serve_options *o, struct ferry_error *err)
         return ferry_usage(err, "serve", "an image from a pipe cannot be served");
     if (o->socket && (o->port || o->address))
         return ferry_usage(err, "serve", "give --socket, or --port and --address");
-    if (access(o->image, R_OK))
-        return ferry_fail_sys(err, -errno, o->image, "cannot open the image");
     return 0;
+}
+
+/*
+ * What is refused is refused here, with the status that says so, and not by nbdkit.  A sealed image
+ * whose passphrase must be asked for is left to the plugin, so that it is asked for once.
+ */
+static int check_image(const struct serve_options *o, bool *checked, struct ferry_error *err)
+{
+    CLEANUP(image_file_environment_close) struct image_file_environment environment;
+    CLEANUP(image_cleanup) struct image *image = NULL;
+    struct image *base;
+
+    int error = image_file_environment_open(&o->file, &environment, err);
+    environment.env.ask = NULL;
+    if (!error)
+        error = image_open_path(o->image, &environment.env, &image, err);
+    if (error)
+        return error == -ENOKEY ? 0 : error;
+    error = image_base(image, &base, err);
+    for (uint32_t i = 0; !error && !o->no_check && i < image_sections(image); i++)
+        if (image_section(image, i)->kind != IMAGE_STATE)
+            error = image_check_pages(image, i, err);
+    *checked = true;
+    return error;
 }
 
 static void say_where(const struct serve_options *o)
@@ -101,8 +124,11 @@ static int run(void *parsed, struct ferry_error *err)
     const struct serve_options *o = parsed;
     CLEANUP(arguments_free) struct arguments a = {0};
     char plugin[PATH_MAX], port[16];
+    bool checked = false;
 
     int error = check(o, err);
+    if (!error)
+        error = check_image(o, &checked, err);
     if (!error)
         error = find_plugin(plugin, sizeof(plugin), err);
     if (error)
@@ -127,7 +153,7 @@ static int run(void *parsed, struct ferry_error *err)
         add_parameter(&a, "search-path", o->file.search.items[i]);
     add_parameter(&a, "passphrase-file", o->file.passphrase_file);
     add_parameter(&a, "key-file", o->file.key_file);
-    add_parameter(&a, "check", o->no_check ? "no" : NULL);
+    add_parameter(&a, "check", o->no_check || checked ? "no" : NULL);
     say_where(o);
     error = output_flush(err);
     if (error)

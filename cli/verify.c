@@ -13,6 +13,7 @@
 #include "common/units.h"
 #include "imagefmt/image.h"
 #include "imagefmt/sign.h"
+#include "snapshot/manifest.h"
 
 struct verify_options {
     const char *file;
@@ -27,6 +28,7 @@ struct verify {
     struct progress_view view;
     uint64_t total; /* bytes of the file; 0: a pipe */
     json_t *sections;
+    const char *about;
     bool manifest;
 };
 
@@ -42,12 +44,12 @@ static void on_progress(void *opaque, uint64_t bytes)
 static int on_manifest(void *opaque, const char *json, size_t size, struct ferry_error *err)
 {
     struct verify *v = opaque;
+    json_t *parsed = NULL;
 
-    (void)json;
-    (void)size;
-    (void)err;
-    v->manifest = true;
-    return 0;
+    int error = manifest_parse(json, size, v->about, &parsed, err);
+    json_decref(parsed);
+    v->manifest = !error;
+    return error;
 }
 
 /* A section of which this much is whole so far. */
@@ -221,7 +223,7 @@ static int run(void *parsed, struct ferry_error *err)
         .progress = on_progress,
     };
     const struct verify_options *o = parsed;
-    struct verify v = {0};
+    struct verify v = {.about = image_file_about(o->file)};
     CLEANUP(image_file_environment_close) struct image_file_environment environment;
     struct image_summary summary;
     uint8_t key[SIGNER_KEY_BYTES];
@@ -241,8 +243,7 @@ static int run(void *parsed, struct ferry_error *err)
     if (!(v.sections = json_array()))
         return ferry_fail(err, -ENOMEM, NULL, "out of memory");
     v.total = !fstat(fd, &st) && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
-    error =
-        image_read(fd, image_file_about(o->file), &environment.env, 0, &visitor, &v, &summary, err);
+    error = image_read(fd, v.about, &environment.env, 0, &visitor, &v, &summary, err);
     progress_view_end(&v.view);
     bool whole = !error;
     if (whole)
