@@ -78,7 +78,7 @@ for image in open key; do
     ferry extract "$T/$image.ferry" vda - "${with[@]}" | cmp -s - "$T/disk" || fail "extract of a signed image"
     head -c -1 "$T/$image.ferry" > "$T/torn"
     expect 3 "no whole signature" ferry verify "$T/torn" "${with[@]}"
-    cat "$T/$image.ferry" <(tail -c $([ $image = open ] && echo 128 || echo 144) "$T/$image.ferry") > "$T/twice"
+    cat "$T/$image.ferry" <(tail -c $([ $image = open ] && echo 128 || echo 152) "$T/$image.ferry") > "$T/twice"
     expect 3 "" ferry verify "$T/twice" "${with[@]}"
 done
 expect 0 "but sealed" ferry verify "$T/key.ferry"
@@ -107,56 +107,8 @@ expect 3 "does not match the root" ferry verify "$T/forged"
 expect 3 "does not match the root" ferry inspect "$T/forged"
 
 # Unsealing by FORMAT.md alone.
-cat > "$T/unseal.py" << 'EOP'
-import struct, subprocess, sys, xxhash
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-
-image = open(sys.argv[1], 'rb').read()
-secret = open(sys.argv[2], 'rb').read()
-at, records = 0, None
-disk = bytearray(2 << 20)
-head = None
-while at < len(image):
-    magic, length, tag, offset = struct.unpack_from('<II4sQ', image, at)
-    record = image[at:at + 8 + length]
-    at += len(record)
-    assert magic == 0x184D2A57 and offset == at - len(record)
-    assert xxhash.xxh3_64_intdigest(record[:-8]) == int.from_bytes(record[-8:], 'little')
-    body = record[20:-8]
-    if tag == b'HEAD':
-        flags = body[12:16]
-        assert flags == b'\2\0\0\0'
-        continue
-    if tag == b'CRYP':
-        source, log2n, r, p = struct.unpack_from('<IIII', body)
-        salt, check = body[16:48], body[48:64]
-        master = secret if source == 2 else \
-            Scrypt(salt, 32, 1 << log2n, r, p).derive(secret.split(b'\n')[0])
-        keys = HKDF(hashes.SHA256(), 80, salt, b'ferry image 1' + flags).derive(master)
-        assert keys[64:] == check
-        records, chunks = AESGCM(keys[:32]), AESGCM(keys[32:64])
-        continue
-    if tag == b'SEAL':
-        frame = chunks.decrypt(head[0:4] + head[8:16], body, b'SEAL')
-        content = subprocess.run(['zstd', '-dcq'], input=frame, stdout=subprocess.PIPE, check=True).stdout
-        place = int.from_bytes(head[8:16], 'little') * size
-        disk[place:place + len(content)] = content
-        seen[offset - 108] = content
-        continue
-    body = records.decrypt(record[8:20], body, record[:20])
-    if tag == b'DATA':
-        size, seen = int.from_bytes(body[8:12], 'little'), {}
-    if tag == b'CHNK':
-        head = body
-        if head[4:8] == b'\2\0\0\0':
-            content = seen[int.from_bytes(head[24:32], 'little')]
-            place = int.from_bytes(head[8:16], 'little') * size
-            disk[place:place + len(content)] = content
-sys.stdout.buffer.write(disk)
-EOP
-$python "$T/unseal.py" "$T/key.ferry" "$T/key" | cmp -s - "$T/disk" || fail "the key file, by FORMAT.md"
-$python "$T/unseal.py" "$T/pass.ferry" "$T/phrase" | cmp -s - "$T/disk" || fail "the passphrase, by FORMAT.md"
+reader="$python tests/support/reader.py"
+$reader "$T/key.ferry" --key-file "$T/key" --extract vda | cmp -s - "$T/disk" || fail "the key file, by FORMAT.md"
+$reader "$T/pass.ferry" --passphrase-file "$T/phrase" --extract vda | cmp -s - "$T/disk" ||
+    fail "the passphrase, by FORMAT.md"
 exit 0
