@@ -49,7 +49,7 @@ static void *worker(void *opaque)
     return NULL;
 }
 
-static unsigned usable_cpus(void)
+unsigned pool_usable_cpus(void)
 {
     cpu_set_t set;
     int count = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
@@ -69,7 +69,7 @@ int pool_create(unsigned workers, struct pool **out, struct ferry_error *err)
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->finished, NULL);
     pool->tail = &pool->head;
-    workers = workers ? workers : usable_cpus();
+    workers = workers ? workers : pool_usable_cpus();
     while (pool->workers < workers) {
         int error = pthread_create(&pool->threads[pool->workers], NULL, worker, pool);
         if (error) {

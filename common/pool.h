@@ -17,6 +17,8 @@ struct pool_task {
     bool done;                           /* the pool's; read through pool_wait */
 };
 
+/* What workers are for 0: CPUs that this process may use, at most LIMIT_WORKERS. */
+unsigned pool_usable_cpus(void);
 /* workers: 1..LIMIT_WORKERS, 0: one a CPU this process may use. */
 int pool_create(unsigned workers, struct pool **out, struct ferry_error *err);
 unsigned pool_workers(const struct pool *pool);

@@ -38,6 +38,8 @@ struct sink {
                   struct ferry_error *err);
     /* At least this size, with zeroes up to there; NULL where pwrite is. */
     int (*extend)(struct sink *sink, uint64_t size, struct ferry_error *err);
+    /* The same as to write so many zeroes; NULL: write them. */
+    int (*zeroes)(struct sink *sink, uint64_t size, struct ferry_error *err);
     uint64_t position; /* bytes written in order so far */
     const char *about;
 };

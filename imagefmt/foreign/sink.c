@@ -61,6 +61,8 @@ int sink_zeroes(struct sink *sink, uint64_t size, struct ferry_error *err)
     static const uint8_t zeroes[64 * KIB];
     int error = 0;
 
+    if (sink->zeroes)
+        return sink->zeroes(sink, size, err);
     while (!error && size) {
         size_t part = size < sizeof(zeroes) ? (size_t)size : sizeof(zeroes);
         error = sink->write(sink, zeroes, part, err);

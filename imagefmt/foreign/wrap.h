@@ -34,4 +34,20 @@ const char *wrap_name(enum wrap_kind kind);
 int stream_unwrap(struct stream *below, enum wrap_kind kind, struct stream **out,
                   struct ferry_error *err);
 
+struct wrap_options {
+    int level;        /* 0: the usual one; else 1 to 9, zstd to 19; FERRY_USAGE beyond */
+    unsigned workers; /* where the library has threads (xz, zstd); 0: one a CPU */
+};
+
+/*
+ * What is written to *out, in order, goes compressed to below, which stays the caller's and
+ * outlives it.  The same bytes and level give the same file, whatever the number of workers.  Long
+ * runs of zeroes cost next to nothing in zstd, which has them as frames of their own.
+ */
+int sink_wrap(struct sink *below, enum wrap_kind kind, const struct wrap_options *options,
+              struct sink **out, struct ferry_error *err);
+/* The end of the file.  Then only sink_wrap_destroy. */
+int sink_wrap_finish(struct sink *sink, struct ferry_error *err);
+void sink_wrap_destroy(struct sink *sink); /* NULL is fine */
+
 #endif
