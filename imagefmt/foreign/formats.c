@@ -47,45 +47,59 @@ static const struct {
     {0, "vhdxfile", "a VHDX disk"},
     {64, "\x7f\x10\xda\xbe", "a VDI disk"},
     {0, "LUKS\xba\xbe", "an encrypted disk"},
-    {0, "\x1f\x8b", "a gzip file"},
-    {0,
-     "\xfd"
-     "7zXZ",
-     "an xz file"},
-    {0, "BZh", "a bzip2 file"},
-    {0, "\x28\xb5\x2f\xfd", "a zstd file"},
-    {257, "ustar", "a tar archive"},
+    {257, "ustar", "a tar archive, of which 'ferry import' takes the machine"},
 };
 
-static int check_unread(const struct source *source, const uint8_t *head, size_t head_bytes,
-                        struct ferry_error *err)
+static int check_unread(const struct disk_marks *marks, const char *about, struct ferry_error *err)
 {
+    enum wrap_kind wrap = wrap_by_magic(marks->head, marks->head_bytes);
+
+    if (wrap)
+        return ferry_refuse(err, -EOPNOTSUPP, about,
+                            "looks like a %s file where none is taken; if it is a raw disk, say "
+                            "--from raw",
+                            wrap_name(wrap));
     for (size_t i = 0; i < sizeof(unread) / sizeof(*unread); i++) {
         size_t length = strlen(unread[i].mark);
-        if (head_bytes >= unread[i].offset + length &&
-            !memcmp(head + unread[i].offset, unread[i].mark, length))
-            return ferry_refuse(err, -EOPNOTSUPP, source->about,
+        if (marks->head_bytes >= unread[i].offset + length &&
+            !memcmp(marks->head + unread[i].offset, unread[i].mark, length))
+            return ferry_refuse(err, -EOPNOTSUPP, about,
                                 "looks like %s; if it is a raw disk, say --from raw",
                                 unread[i].what);
     }
     return 0;
 }
 
+int disk_marks_read(struct source *source, struct disk_marks *marks, struct ferry_error *err)
+{
+    uint64_t size = source->size_bytes;
+
+    marks->head_bytes = size < sizeof(marks->head) ? size : sizeof(marks->head);
+    marks->tail_bytes = size < sizeof(marks->tail) ? size : sizeof(marks->tail);
+    int error = source->pread(source, 0, marks->head, marks->head_bytes, err);
+    return error ? error
+                 : source->pread(source, size - marks->tail_bytes, marks->tail, marks->tail_bytes,
+                                 err);
+}
+
+int disk_format_of(const struct disk_marks *marks, const char *about, enum wrap_kind *wrap,
+                   const struct disk_format **out, struct ferry_error *err)
+{
+    *out = NULL;
+    for (const struct disk_format *const *f = disk_formats; *f && !*out; f++)
+        if ((*f)->probe &&
+            (*f)->probe(marks->head, marks->head_bytes, marks->tail, marks->tail_bytes))
+            *out = *f;
+    if (wrap)
+        *wrap = *out ? WRAP_NONE : wrap_by_magic(marks->head, marks->head_bytes);
+    return *out || (wrap && *wrap) ? 0 : check_unread(marks, about, err);
+}
+
 int disk_format_probe(struct source *source, const struct disk_format **out,
                       struct ferry_error *err)
 {
-    uint8_t head[DISK_PROBE_HEAD_BYTES], tail[DISK_PROBE_TAIL_BYTES];
-    size_t head_bytes = source->size_bytes < sizeof(head) ? source->size_bytes : sizeof(head);
-    size_t tail_bytes = source->size_bytes < sizeof(tail) ? source->size_bytes : sizeof(tail);
+    struct disk_marks marks;
+    int error = disk_marks_read(source, &marks, err);
 
-    int error = source->pread(source, 0, head, head_bytes, err);
-    if (!error)
-        error = source->pread(source, source->size_bytes - tail_bytes, tail, tail_bytes, err);
-    if (error)
-        return error;
-    *out = NULL;
-    for (const struct disk_format *const *f = disk_formats; *f && !*out; f++)
-        if ((*f)->probe && (*f)->probe(head, head_bytes, tail, tail_bytes))
-            *out = *f;
-    return *out ? 0 : check_unread(source, head, head_bytes, err);
+    return error ? error : disk_format_of(&marks, source->about, NULL, out, err);
 }
