@@ -19,10 +19,10 @@
 #include "imagefmt/foreign/sink.h"
 
 struct convert_cli {
-    const char *source, *dest, *from, *to, *subformat, *codec, *disk;
+    const char *source, *dest, *from, *to, *subformat, *wrap, *codec, *disk;
     struct option_strings external;
     struct image_file_options image;
-    uint64_t level, cluster_bytes;
+    uint64_t size_bytes, level, cluster_bytes;
     bool verify, check_only, json;
     struct progress_options progress;
 };
@@ -30,6 +30,7 @@ struct convert_cli {
 struct convert {
     const struct convert_cli *cli;
     const struct disk_format *to;
+    enum wrap_kind wrap; /* of DEST */
     struct image_file_environment environment;
     struct disk_file source;
     struct progress progress;
@@ -62,19 +63,44 @@ static int check_usage(const struct convert_cli *o, struct ferry_error *err)
     return 0;
 }
 
-static int choose_target(struct convert *c, struct ferry_error *err)
+static int choose_wrap(struct convert *c, size_t *length, struct ferry_error *err)
 {
     const struct convert_cli *o = c->cli;
 
+    *length = strlen(o->dest);
+    c->wrap = to_stdout(o) ? WRAP_NONE : wrap_by_extension(o->dest, length);
+    if (o->wrap && strcmp(o->wrap, "none") != 0 && !(c->wrap = wrap_by_name(o->wrap)))
+        return ferry_usage(err, "--wrap", "'%.40s' is none of gzip, xz, zstd, bzip2 and none",
+                           o->wrap);
+    if (o->wrap && !strcmp(o->wrap, "none"))
+        c->wrap = WRAP_NONE;
+    if (c->wrap && o->codec && strcmp(o->codec, "none") != 0)
+        return ferry_usage(err, "--codec", "the file as a whole is compressed with %s already",
+                           wrap_name(c->wrap));
+    return 0;
+}
+
+static int choose_target(struct convert *c, struct ferry_error *err)
+{
+    const struct convert_cli *o = c->cli;
+    size_t length;
+
+    int error = choose_wrap(c, &length, err);
+    if (error)
+        return error;
     if (o->to) {
-        int error = disk_file_format("--to", o->to, &c->to, err);
+        error = disk_file_format("--to", o->to, &c->to, err);
         if (error)
             return error;
-    } else if (!(c->to = disk_format_by_extension(o->dest))) {
-        return ferry_usage(err, "--to",
-                           "say the format of '%.80s'; its name does not tell ('ferry formats' "
-                           "lists them)",
-                           o->dest);
+    } else {
+        CLEANUP_FREE char *name = strndup(o->dest, length);
+        if (!name)
+            return ferry_fail(err, -ENOMEM, NULL, "out of memory");
+        if (!(c->to = disk_format_by_extension(name)))
+            return ferry_usage(err, "--to",
+                               "say the format of '%.80s'; its name does not tell ('ferry "
+                               "formats' lists them)",
+                               o->dest);
     }
     if (!c->to->create)
         return ferry_usage(err, "--to", "%s is read, but not written", c->to->name);
@@ -113,23 +139,22 @@ static uint64_t target_size(const struct convert *c)
     return c->to == &disk_format_raw ? size : disk_whole_sectors(size);
 }
 
-static int write_disk(struct convert *c, int fd, const char *about, struct ferry_error *err)
+/* Into sink, which takes it in order if it is a pipe or a wrap. */
+static int write_disk(struct convert *c, struct sink *sink, struct ferry_error *err)
 {
     struct disk_write_options options = {
         .size_bytes = target_size(c),
         .subformat = c->cli->subformat,
         .codec = c->cli->codec,
-        .level = (int)c->cli->level,
+        .level = c->wrap ? 0 : (int)c->cli->level,
         .unit_bytes = c->cli->cluster_bytes,
     };
     const struct disk_copy_options copy = {
         .digest = c->cli->verify, .phase = "convert", .progress = &c->progress};
     struct disk_writer *writer = NULL;
-    struct fd_sink sink;
 
     make_identity(c->cli, options.identity);
-    sink_of_fd(&sink, fd, about, to_stdout(c->cli));
-    int error = c->to->create(&sink.sink, &options, &writer, err);
+    int error = c->to->create(sink, &options, &writer, err);
     if (error)
         return error;
     error = disk_copy(c->source.disk, writer, options.size_bytes, &copy, &c->result, err);
@@ -137,11 +162,31 @@ static int write_disk(struct convert *c, int fd, const char *about, struct ferry
     return error;
 }
 
+static int write_to(struct convert *c, int fd, const char *about, struct ferry_error *err)
+{
+    const struct wrap_options options = {.level = (int)c->cli->level};
+    struct sink *wrapped;
+    struct fd_sink sink;
+
+    sink_of_fd(&sink, fd, about, to_stdout(c->cli) || c->wrap);
+    if (!c->wrap)
+        return write_disk(c, &sink.sink, err);
+    int error = sink_wrap(&sink.sink, c->wrap, &options, &wrapped, err);
+    if (error)
+        return error;
+    error = write_disk(c, wrapped, err);
+    if (!error)
+        error = sink_wrap_finish(wrapped, err);
+    sink_wrap_destroy(wrapped);
+    return error;
+}
+
 /* Read back what was written, before it gets its name. */
 static int verify(struct convert *c, int fd, struct ferry_error *err)
 {
     CLEANUP(disk_file_close) struct disk_file back = DISK_FILE_NONE;
-    const struct disk_file_options options = {.from = c->to->name};
+    const struct disk_file_options options = {
+        .from = c->to->name, .wrap = c->wrap, .size_bytes = c->result.size_bytes};
     const struct disk_copy_options copy = {.phase = "verify", .progress = &c->progress};
     struct disk_copy_result result;
 
@@ -164,7 +209,7 @@ static int write_file(struct convert *c, struct ferry_error *err)
 
     int error = atomic_file_open(&file, c->cli->dest, err);
     if (!error)
-        error = write_disk(c, file.fd, c->cli->dest, err);
+        error = write_to(c, file.fd, c->cli->dest, err);
     if (!error && c->cli->verify)
         error = verify(c, file.fd, err);
     if (!error)
@@ -224,8 +269,9 @@ static int print_result(const struct convert *c, struct ferry_error *err)
 
     if (o->json)
         return output_json(
-            json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:s*}", "source", o->source, "from",
-                      c->source.disk->format->name, "dest", o->dest, "to", c->to->name, "bytes",
+            json_pack("{s:s, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:s*}", "source", o->source,
+                      "from", c->source.disk->format->name, "dest", o->dest, "to", c->to->name,
+                      "wrap", c->wrap ? wrap_name(c->wrap) : NULL, "bytes",
                       (json_int_t)c->result.size_bytes, "content_bytes",
                       (json_int_t)c->result.content_bytes, "written_bytes",
                       (json_int_t)c->written_bytes, "digest",
@@ -243,7 +289,12 @@ static int convert(struct convert *c, struct ferry_error *err)
 {
     const struct convert_cli *o = c->cli;
     struct disk_file_options options = {
-        .from = o->from, .external = &o->external, .images = true, .disk = o->disk};
+        .from = o->from,
+        .external = &o->external,
+        .images = true,
+        .disk = o->disk,
+        .size_bytes = o->size_bytes,
+    };
 
     int error = image_file_environment_open(&o->image, &c->environment, err);
     options.env = &c->environment.env;
@@ -261,8 +312,7 @@ static int convert(struct convert *c, struct ferry_error *err)
         return print_losses(c, err);
     note_losses(c);
     c->start_ns = monotonic_ns();
-    error =
-        to_stdout(o) ? write_disk(c, STDOUT_FILENO, "standard output", err) : write_file(c, err);
+    error = to_stdout(o) ? write_to(c, STDOUT_FILENO, "standard output", err) : write_file(c, err);
     progress_view_end(&c->view);
     return error ? error : print_result(c, err);
 }
@@ -286,10 +336,14 @@ static const struct option_spec options[] = {
            "the format of DEST; by its name if not given"),
     OPTION("subformat", "KIND", OPTION_STRING, struct convert_cli, subformat,
            "the kind of DEST where the format has several: fixed,\nmonolithicSparse ..."),
+    OPTION("wrap", "KIND", OPTION_STRING, struct convert_cli, wrap,
+           "compress DEST as a whole: gzip, xz, zstd, bzip2 or none; by\nits name if not given"),
+    OPTION("size", "SIZE", OPTION_SIZE, struct convert_cli, size_bytes,
+           "of the disk in SRC, which a raw one in a pipe does not tell"),
     OPTION("codec", "CODEC", OPTION_STRING, struct convert_cli, codec,
            "none, zlib or zstd, where the format has a choice"),
     OPTION_RANGE("level", "N", struct convert_cli, level, 1, 19,
-                 "how hard to compress: 1 to 12 (zlib), 1 to 19 (zstd)"),
+                 "how hard to compress: 1 to 12 (zlib), 1 to 19 (zstd), 1 to 9\n(gzip, xz, bzip2)"),
     OPTION("cluster", "SIZE", OPTION_SIZE, struct convert_cli, cluster_bytes,
            "cluster, grain or block size of DEST"),
     OPTION("allow-external", "FILE", OPTION_STRINGS, struct convert_cli, external,
@@ -307,7 +361,8 @@ static const struct option_spec options[] = {
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {
-    OPERAND("SRC", struct convert_cli, source, "the disk to read, or an image that has it"),
+    OPERAND("SRC", struct convert_cli, source,
+            "the disk to read, or an image that has it; '-' for stdin"),
     OPERAND("DEST", struct convert_cli, dest, "the file to write; '-' for stdout"),
     {.name = NULL},
 };

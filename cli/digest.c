@@ -12,11 +12,13 @@
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "imagefmt/foreign/copy.h"
+#include "imagefmt/foreign/image_section.h"
 #include "imagefmt/image.h"
 
 struct digest_options {
     const char *file;
     bool raw;
+    uint64_t size_bytes;
     bool json;
     struct image_file_options image;
 };
@@ -39,16 +41,18 @@ static int add_state(void *opaque, const struct image_section *section, const ui
     return add_section(opaque, section, err);
 }
 
-/* The whole image is read and checked: a digest that nobody has checked says nothing. */
-static int digest_image(int fd, const char *about, const struct image_environment *env,
-                        json_t **out, struct ferry_error *err)
+/* The whole image is read and checked: a digest that nobody has checked says nothing.  head: what
+ * was read of it before. */
+static int digest_image(int fd, const struct stream_head *head, const char *about,
+                        const struct image_environment *env, json_t **out, struct ferry_error *err)
 {
     static const struct image_visitor visitor = {.state = add_state, .end = add_section};
     struct image_summary summary;
     char root[2 * SHA256_BYTES + 1];
     json_t *sections = json_array();
 
-    int error = image_read(fd, about, env, 0, &visitor, sections, &summary, err);
+    int error = image_read_behind(head->bytes, head->size, fd, about, env, 0, &visitor, sections,
+                                  &summary, err);
     if (error) {
         json_decref(sections);
         return error;
@@ -59,23 +63,44 @@ static int digest_image(int fd, const char *about, const struct image_environmen
 }
 
 /* Of what the guest sees, in whichever format the file is. */
-static int digest_disk(int fd, const char *about, const char *from, json_t **out,
-                       struct ferry_error *err)
+static int digest_disk(struct disk *disk, const char *about, json_t **out, struct ferry_error *err)
 {
-    CLEANUP(disk_file_close) struct disk_file file = DISK_FILE_NONE;
-    const struct disk_file_options options = {.from = from};
     const struct disk_copy_options copy = {0};
     struct disk_copy_result result;
     char hex[2 * SHA256_BYTES + 1];
 
-    int error = disk_file_open_fd(fd, about, &options, &file, err);
+    int error = disk_digest(disk, disk->size_bytes, &copy, &result, err);
     if (!error)
-        error = disk_digest(file.disk, file.disk->size_bytes, &copy, &result, err);
-    if (!error)
-        *out = json_pack("{s:s, s:s, s:I, s:s}", "file", about, "format", file.disk->format->name,
+        *out = json_pack("{s:s, s:s, s:I, s:s}", "file", about, "format", disk->format->name,
                          "bytes", (json_int_t)result.size_bytes, "digest",
                          hex_encode(result.digest, SHA256_BYTES, hex));
     return error;
+}
+
+static int digest(int fd, const struct digest_options *o, const struct image_environment *env,
+                  json_t **out, struct ferry_error *err)
+{
+    CLEANUP(disk_file_close) struct disk_file file = DISK_FILE_NONE;
+    const struct disk_file_options options = {.from = o->raw ? "raw" : NULL,
+                                              .size_bytes = o->size_bytes};
+    const char *about = image_file_about(o->file);
+    uint8_t head[64] = {0};
+    int error = 0;
+
+    if (disk_file_is_pipe(fd)) {
+        error = disk_file_peek(fd, about, &file, err);
+        if (error)
+            return error;
+        if (!o->raw && disk_image_probe(file.head.bytes, file.head.size))
+            return digest_image(fd, &file.head, about, env, out, err);
+        error = disk_file_open_peeked(fd, about, &options, &file, err);
+    } else {
+        (void)pread_all(fd, head, sizeof(head), 0); /* a shorter one is no image */
+        if (!o->raw && disk_image_probe(head, sizeof(head)))
+            return digest_image(fd, &(struct stream_head){0}, about, env, out, err);
+        error = disk_file_open_fd(fd, about, &options, &file, err);
+    }
+    return error ? error : digest_disk(file.disk, about, out, err);
 }
 
 static void print(const char *about, const json_t *value)
@@ -93,37 +118,24 @@ static void print(const char *about, const json_t *value)
     }
 }
 
-/* The start of an image, which a raw disk may also have if its guest wishes so: hence --raw. */
-static bool looks_like_image(int fd)
-{
-    static const char magic[] = "ferryimg";
-    char head[28];
-
-    return !pread_all(fd, head, sizeof(head), 0) && !memcmp(head + 20, magic, 8);
-}
-
 static int run(void *parsed, struct ferry_error *err)
 {
     const struct digest_options *o = parsed;
     CLEANUP(image_file_environment_close) struct image_file_environment environment;
-    const char *about = image_file_about(o->file);
-    struct stat st;
     json_t *value = NULL;
 
+    int error = image_file_environment_open(&o->image, &environment, err);
+    if (error)
+        return error;
     CLEANUP_FD int fd = image_file_open("digest", o->file, err);
     if (fd < 0)
         return fd;
-    bool pipe = fstat(fd, &st) || S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode);
-    bool image = !o->raw && (pipe || looks_like_image(fd));
-    int error = image_file_environment_open(&o->image, &environment, err);
-    if (!error)
-        error = image ? digest_image(fd, about, &environment.env, &value, err)
-                      : digest_disk(fd, about, o->raw ? "raw" : NULL, &value, err);
+    error = digest(fd, o, &environment.env, &value, err);
     if (error)
         return error;
     if (o->json)
         return output_json(value, err);
-    print(about, value);
+    print(image_file_about(o->file), value);
     json_decref(value);
     return 0;
 }
@@ -131,13 +143,14 @@ static int run(void *parsed, struct ferry_error *err)
 static const struct option_spec options[] = {
     OPTION("raw", NULL, OPTION_FLAG, struct digest_options, raw,
            "take FILE as a raw disk even if it looks like an image or\nanother format"),
+    OPTION("size", "SIZE", OPTION_SIZE, struct digest_options, size_bytes,
+           "of the disk, which a raw one in a pipe does not tell"),
     OPTION("json", NULL, OPTION_FLAG, struct digest_options, json, "print JSON"),
     IMAGE_FILE_OPTIONS(struct digest_options, image),
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {
-    OPERAND("FILE", struct digest_options, file,
-            "a disk or file, or an image; '-' for an image from stdin"),
+    OPERAND("FILE", struct digest_options, file, "a disk or file, or an image; '-' for stdin"),
     {.name = NULL},
 };
 

@@ -350,8 +350,8 @@ static int plan(struct copy *c, struct ferry_error *err)
 {
     if (c->disk->in_order)
         return ferry_usage(err, NULL,
-                           "this disk is read in order, and a writer of %s into a pipe must know "
-                           "beforehand what is in it: write to a file",
+                           "this disk is read in order, and whoever writes %s in order must know "
+                           "beforehand what is in it: write to a plain file",
                            c->writer->format->name);
     if (c->writer->plan == DISK_PLAN_PLACES)
         return plan_places(c, err);

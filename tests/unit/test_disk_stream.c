@@ -387,7 +387,7 @@ static void test_no_plan_of_a_stream(void **state)
     assert_int_equal(stream_of_source(source, &stream, NULL), 0);
     assert_int_equal(disk_format_raw.open_stream(stream, &options, &disk, NULL), 0);
     assert_int_equal(disk_copy(disk, &writer, MIB, &copy, &result, &err), -EINVAL);
-    assert_non_null(strstr(err.message, "write to a file"));
+    assert_non_null(strstr(err.message, "write to a plain file"));
     disk->format->close(disk);
 }
 
