@@ -22,6 +22,8 @@
 
 #define SECTOR_BYTES 512
 
+_Static_assert(OVERLAY_BLOCK_BYTES <= BLOCK_APART_BYTES, "a write copies up a whole block");
+
 struct image_disk {
     struct block block;
     struct image *image;

@@ -137,14 +137,22 @@ void overlay_close(struct overlay *o)
 
 /* ---- Blocks ---- */
 
+/* Readers look at bytes of the bitmap while the one writer sets bits of other blocks in them. */
+static uint8_t bits_of(const struct overlay *o, uint64_t block)
+{
+    return __atomic_load_n(&o->bitmap[block / 8], __ATOMIC_ACQUIRE);
+}
+
 static bool is_here(const struct overlay *o, uint64_t block)
 {
-    return o->bitmap[block / 8] >> block % 8 & 1;
+    return bits_of(o, block) >> block % 8 & 1;
 }
 
 static void set_here(struct overlay *o, uint64_t block)
 {
-    o->bitmap[block / 8] |= (uint8_t)(1u << block % 8);
+    uint8_t bits = bits_of(o, block) | (uint8_t)(1u << block % 8);
+
+    __atomic_store_n(&o->bitmap[block / 8], bits, __ATOMIC_RELEASE);
     o->changed[block / 8 / PAGE_BYTES] = 1;
 }
 
@@ -298,7 +306,7 @@ bool overlay_next(const struct overlay *o, uint64_t *start, uint64_t *end)
     uint64_t block = *start / OVERLAY_BLOCK_BYTES;
 
     while (block < o->blocks && !is_here(o, block))
-        block += block % 8 || o->bitmap[block / 8] ? 1 : 8;
+        block += block % 8 || bits_of(o, block) ? 1 : 8;
     if (block >= o->blocks || *start >= o->base->size_bytes)
         return false;
     uint64_t first = block * OVERLAY_BLOCK_BYTES;

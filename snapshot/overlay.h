@@ -56,8 +56,8 @@ int overlay_open(struct overlay_store *store, const struct overlay_base *base, c
                  struct overlay **out, struct ferry_error *err);
 void overlay_close(struct overlay *overlay); /* does not flush; NULL is fine */
 
-/* size bytes at offset, within the disk; 0 or a negative errno.  Reading is for several threads at
- * once, as long as nobody does anything else. */
+/* size bytes at offset, within the disk; 0 or a negative errno.  Reading and overlay_next are for
+ * several threads at once, also while one thread changes other blocks or flushes. */
 int overlay_read(struct overlay *overlay, void *data, size_t size, uint64_t offset);
 int overlay_write(struct overlay *overlay, const void *data, size_t size, uint64_t offset);
 int overlay_zero(struct overlay *overlay, uint64_t offset, uint64_t size);

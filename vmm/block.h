@@ -1,7 +1,9 @@
 /*
- * What a virtual disk stands on.  vmm/backend/raw_file.c implements it; snapshot/ will bring a
- * disk on an image.  All calls of one backend come from one thread at a time, but for read and
- * next_data, which several threads may call at once while nobody calls anything else.
+ * What a virtual disk stands on: a raw file or device (vmm/backend/raw_file.c), an image
+ * (snapshot/image_disk.c).  All calls of one backend come from one thread at a time, but for read
+ * and next_data, which several threads may call at once, also while that one writes, discards,
+ * writes zeroes or flushes.  What is read then is as it was before or after only in blocks of
+ * BLOCK_APART_BYTES that are not being changed; next_data may tell of any instant during the call.
  */
 #ifndef FERRY_VMM_BLOCK_H
 #define FERRY_VMM_BLOCK_H
@@ -11,6 +13,9 @@
 #include <sys/uio.h>
 
 #include "common/error.h"
+#include "common/limits.h"
+
+#define BLOCK_APART_BYTES (64 * KIB) /* at multiples of it */
 
 struct block;
 
