@@ -33,6 +33,12 @@
 #define LIMIT_BLK_REQUEST_BYTES (64 * MIB) /* data of one virtio-blk request */
 #define LIMIT_BLK_SEGMENTS      256        /* ranges of one discard or write-zeroes request */
 
+/* Disks of a machine that runs on while they are read (vmm/copy_before_write.h) */
+#define LIMIT_CBW_BYTES     (64 * MIB)             /* old content kept, unless another is wished */
+#define LIMIT_CBW_MAX_BYTES (16 * GIB)             /* the most to be wished */
+#define LIMIT_CBW_WAIT_NS   (UINT64_C(5000000000)) /* that a request of the guest may wait */
+#define LIMIT_CBW_PARTS     4096 /* blocks of which a reader has had a part, at one time */
+
 /* State sections */
 #define LIMIT_SECTION_BYTES (4 * MIB)  /* one device's or vCPU's saved state */
 #define LIMIT_SECTIONS      1024       /* state sections of one machine */
