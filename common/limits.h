@@ -78,6 +78,9 @@
 #define LIMIT_NICS              16
 #define LIMIT_DESCRIPTION_BYTES (4 * MIB)   /* an OVF, a domain's XML, a .vmx */
 #define LIMIT_DESCRIPTION_DEPTH 64          /* of its elements */
+#define LIMIT_DESCRIPTION_NODES (64 * 1024) /* its elements and attributes */
+#define LIMIT_DESCRIPTION_KEYS  4096        /* lines of a .vmx */
+#define LIMIT_NOTES             256         /* told about one description */
 #define LIMIT_NVRAM_BYTES       (16 * MIB)  /* variables of a firmware */
 #define LIMIT_MEMBERS           (4 * 1024)  /* of an archive, but for the pieces of disks */
 #define LIMIT_OVA_MEMBERS       (64 * 1024) /* with disks in pieces */

@@ -82,6 +82,8 @@ const char *guest_firmware_name(enum guest_firmware firmware);
 /* The reverse; GUEST_FIRMWARE_UNKNOWN for anything else. */
 enum guest_firmware guest_firmware_by_name(const char *name);
 const char *guest_bus_name(enum guest_bus bus); /* "virtio", "scsi" ... */
+/* The reverse; GUEST_BUS_VIRTIO for anything else. */
+enum guest_bus guest_bus_by_name(const char *name);
 /* "52:54:00:12:34:56" to six bytes: 0, or -EINVAL. */
 int guest_parse_mac(const char *text, uint8_t mac[6]);
 char *guest_format_mac(const uint8_t mac[6], char text[18]); /* returns text */
