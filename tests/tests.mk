@@ -67,9 +67,19 @@ $(LINUX)/tools.img: $(O)/ferry $(LINUX)/guest-probe $(LINUX)/level2.cpio $(LINUX
 	$(call quiet,DISK,$@)tests/linux/make-tools-disk $@ $(LINUX)/tools $(O)/ferry \
 		$(LINUX)/guest-probe $(LINUX)/level2.cpio $(LINUX)/vmlinux $(LINUX)/vmlinuz
 
-linux-tools: $(LINUX)/tools.img
+# What is exported: a disk that boots by itself, and an initrd that says what it finds.
+$(LINUX)/export.cpio.xz: $(LINUX)/version tests/linux/export-init tests/linux/make-initramfs
+	$(call quiet,CPIO,$@)tests/linux/make-initramfs $(LINUX) $(LINUX)/export.cpio \
+		"virtio_pci virtio_blk" tests/linux/export-init
+	@xz -f --check=crc32 $(LINUX)/export.cpio
 
-.PHONY: linux-tools
+$(LINUX)/boot.raw: $(LINUX)/export.cpio.xz tests/linux/make-boot-disk
+	$(call quiet,DISK,$@)tests/linux/make-boot-disk $(LINUX)/vmlinuz $< $@
+
+linux-tools: $(LINUX)/tools.img
+linux-export: $(LINUX)/boot.raw
+
+.PHONY: linux-tools linux-export
 
 # A tour with the Linux guest.
 demo:
@@ -113,7 +123,7 @@ coverage:
 	@$(MAKE) --no-print-directory O=$(O)/cov COV=1 all tests guest
 	@tools/coverage $(O)/cov
 
-.PHONY: bench-image bench-image-run fuzz-smoke coverage
+.PHONY: bench-convert bench-convert-run bench-image bench-image-run fuzz-smoke coverage
 
 # Moves to and fro for SOAK seconds.
 SOAK ?= 1000
