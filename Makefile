@@ -18,14 +18,15 @@ ifneq ($(V),1)
 quiet = @printf '  %-7s %s\n' "$(1)" "$(2)";
 endif
 
-PACKAGES := jansson libzstd libxxhash libcrypto libdeflate zlib liblzma libarchive
+PACKAGES := jansson libzstd libxxhash libcrypto libdeflate zlib liblzma libarchive libxml-2.0
+INCLUDES := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I $(PACKAGES)))
 WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual -Wwrite-strings -Wvla -Wundef \
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wformat=2 -Werror
 ifneq ($(findstring clang,$(CC)),)
 WARNINGS += -Wno-gnu-variable-sized-type-not-at-end # KVM's counted lists, with their entries
 endif
 CFLAGS   ?= -O2 -g
-CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
+CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 $(INCLUDES)
 CFLAGS   += -std=gnu11 $(WARNINGS) -pthread -fno-common -fstack-protector-strong
 LDFLAGS  += -pthread
 LDLIBS    = $(shell pkg-config --libs $(PACKAGES)) -lbz2
