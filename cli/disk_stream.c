@@ -73,9 +73,10 @@ static int open_top(const struct disk_format *format, const struct disk_open_opt
 
 static int no_external(const struct disk_file_options *options, struct ferry_error *err)
 {
-    return options->external ? ferry_usage(err, "--allow-external",
-                                           "a disk that is read in order builds on no other file")
-                             : 0;
+    return options->external && options->external->count
+               ? ferry_usage(err, "--allow-external",
+                             "a disk that is read in order builds on no other file")
+               : 0;
 }
 
 /* ---- Pipes ---- */
