@@ -48,7 +48,11 @@ char *manifest_encode(const struct manifest *manifest)
         !set(json, "machine", machine_config_to_json(&manifest->machine)) &&
         !(manifest->stopped ? set(json, "stopped", json_true())
                             : set(json, "saved", encode_saved(manifest))) &&
-        !set(json, "disks", encode_disks(manifest)))
+        !set(json, "disks", encode_disks(manifest)) &&
+        !(manifest->traits.known
+              ? set(json, "guest",
+                    machine_traits_to_json(&manifest->traits, manifest->machine.disk_count))
+              : 0))
         text = json_dumps(json, JSON_COMPACT);
     json_decref(json);
     return text;
@@ -137,6 +141,9 @@ int manifest_decode(const json_t *json, const char *about, struct manifest *mani
     int error = check_format(json, about, err);
     if (!error)
         error = machine_config_from_json(json_object_get(json, "machine"), &manifest->machine, err);
+    if (!error)
+        error =
+            machine_traits_from_json(json_object_get(json, "guest"), about, &manifest->traits, err);
     if (error)
         return error;
     manifest->stopped = json_is_true(json_object_get(json, "stopped"));

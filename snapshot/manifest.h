@@ -5,13 +5,15 @@
  *      "machine": {...},                             machine_config_to_json
  *      "saved": {"realtime_ns": 1763800000000000000},   or, of one that is switched off,
  *      "stopped": true,
- *      "disks": [{"device": "vda", "in_image": true}]}
+ *      "disks": [{"device": "vda", "in_image": true}],
+ *      "guest": {...}}                               of an imported one: snapshot/traits.h
  */
 #ifndef FERRY_SNAPSHOT_MANIFEST_H
 #define FERRY_SNAPSHOT_MANIFEST_H
 
 #include <jansson.h>
 
+#include "snapshot/traits.h"
 #include "vmm/config.h"
 
 #define MANIFEST_VERSION 1
@@ -21,6 +23,7 @@ struct manifest {
     bool stopped;         /* no RAM, no state, no identity: ferry run gives it those */
     uint64_t realtime_ns; /* CLOCK_REALTIME when the guest stood still; stopped: 0 */
     bool disk_in_image[LIMIT_DISKS];
+    struct machine_traits traits;
 };
 
 /* The text, malloc'd; NULL: out of memory. */

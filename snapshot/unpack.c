@@ -9,10 +9,9 @@
 
 #include "common/cleanup.h"
 #include "common/file.h"
-#include "snapshot/manifest.h"
 
-static int read_manifest(struct image *image, const char *about, struct manifest *manifest,
-                         struct ferry_error *err)
+int unpack_manifest(struct image *image, const char *about, struct manifest *manifest,
+                    struct ferry_error *err)
 {
     size_t size;
     const char *text = image_manifest(image, &size);
@@ -46,7 +45,7 @@ int unpack_machine(struct image *image, const char *about, struct machine_config
 
     if (!manifest)
         return ferry_fail(err, -ENOMEM, about, "out of memory");
-    int error = read_manifest(image, about, manifest, err);
+    int error = unpack_manifest(image, about, manifest, err);
     if (error)
         return error;
     if (!manifest->stopped)

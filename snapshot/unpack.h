@@ -3,7 +3,12 @@
 #define FERRY_SNAPSHOT_UNPACK_H
 
 #include "imagefmt/image.h"
+#include "snapshot/manifest.h"
 #include "vmm/config.h"
+
+/* The manifest of an open image.  FERRY_REFUSED: damaged, or of something that is no machine. */
+int unpack_manifest(struct image *image, const char *about, struct manifest *manifest,
+                    struct ferry_error *err);
 
 /*
  * The description of the machine, without CPUID and identity: machine_config_complete makes those.
