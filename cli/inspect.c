@@ -27,7 +27,7 @@ static uint64_t number(const json_t *object, const char *key)
     return (uint64_t)json_integer_value(json_object_get(object, key));
 }
 
-static void print_section(const json_t *section)
+static void print_section(const json_t *section, bool child)
 {
     char size[32], content[32], stored[32];
     bool is_state = !strcmp(text(section, "kind"), "state");
@@ -40,15 +40,19 @@ static void print_section(const json_t *section)
                     (int)number(section, "version"),
                     json_object_get(section, "problem") ? "; " : "", text(section, "problem"));
     else
-        output_text("  %-12s %10s  %s of content in %llu chunks, stored in %s",
-                    text(section, "name"), size, content,
-                    (unsigned long long)number(section, "chunks"), stored);
+        output_text("  %-12s %10s  %s of %s in %llu %s, stored in %s", text(section, "name"), size,
+                    content, child ? "new content" : "content",
+                    (unsigned long long)number(section, "chunks"),
+                    child ? "chunks and ranges of the base" : "chunks", stored);
 }
 
 static void print(const char *file, const json_t *image)
 {
     const json_t *machine = json_object_get(json_object_get(image, "manifest"), "machine");
     const json_t *sections = json_object_get(image, "sections");
+    const json_t *signers = json_object_get(image, "signers");
+    const json_t *risks = json_object_get(image, "risks");
+    bool child = json_object_get(image, "base");
     char bytes[32], content[32], memory[32];
 
     output_text("%s: %s, version %d, %s for %s of content", image_file_about(file),
@@ -56,13 +60,14 @@ static void print(const char *file, const json_t *image)
                 format_size(number(image, "bytes"), bytes, sizeof(bytes)),
                 format_size(number(image, "content_bytes"), content, sizeof(content)));
     output_text("root %s", text(image, "root"));
-    if (json_object_get(image, "base"))
+    if (child)
         output_text("builds on %s", text(image, "base"));
     if (json_is_true(json_object_get(image, "sealed")))
         output_text("sealed");
-    for (size_t i = 0; i < json_array_size(json_object_get(image, "signers")); i++)
-        output_text("signed by %s",
-                    json_string_value(json_array_get(json_object_get(image, "signers"), i)));
+    for (size_t i = 0; i < json_array_size(signers); i++)
+        output_text("signed by %s", json_string_value(json_array_get(signers, i)));
+    for (size_t i = 0; i < json_array_size(risks); i++)
+        output_text("risk: %s", json_string_value(json_array_get(risks, i)));
     if (machine)
         output_text("machine %s: %d CPUs (%s), %s of memory, %d disks, epoch %llu, id %s",
                     text(machine, "name"), (int)number(machine, "cpus"), text(machine, "cpu_model"),
@@ -71,7 +76,7 @@ static void print(const char *file, const json_t *image)
                     (unsigned long long)number(machine, "epoch"), text(machine, "vm_id"));
     output_text("sections:");
     for (size_t i = 0; i < json_array_size(sections); i++)
-        print_section(json_array_get(sections, i));
+        print_section(json_array_get(sections, i), child);
 }
 
 static int run(void *parsed, struct ferry_error *err)

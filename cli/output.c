@@ -7,12 +7,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/cleanup.h"
+
+/*
+ * Names in images and messages of others may hold what a terminal takes for orders: control
+ * characters, C1 ones in UTF-8 too, become '?'.
+ */
+static char *make_printable(char *text, bool newlines)
+{
+    for (unsigned char *c = (unsigned char *)text; *c; c++) {
+        bool fine = *c == '\t' || (*c == '\n' && newlines);
+        if ((*c < ' ' && !fine) || *c == 0x7f)
+            *c = '?';
+        else if (*c == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0)
+            *c = c[1] = '?';
+    }
+    return text;
+}
+
 void output_error(const struct ferry_error *err)
 {
     char text[sizeof(err->about) + sizeof(err->message) + sizeof(err->cause) + 8];
 
-    if (err->message[0])
-        fprintf(stderr, "ferry: %s\n", ferry_error_text(err, text, sizeof(text)));
+    if (!err->message[0])
+        return;
+    ferry_error_text(err, text, sizeof(text));
+    fprintf(stderr, "ferry: %s\n", make_printable(text, true));
 }
 
 void output_note(const char *fmt, ...)
@@ -23,17 +43,21 @@ void output_note(const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    fprintf(stderr, "ferry: %s\n", text);
+    fprintf(stderr, "ferry: %s\n", make_printable(text, true));
 }
 
 void output_text(const char *fmt, ...)
 {
+    CLEANUP_FREE char *text = NULL;
     va_list args;
 
     va_start(args, fmt);
-    vprintf(fmt, args);
+    int size = vasprintf(&text, fmt, args);
     va_end(args);
-    putchar('\n');
+    if (size < 0)
+        text = NULL;
+    else
+        puts(make_printable(text, strchr(fmt, '\n')));
 }
 
 int output_json(json_t *value, struct ferry_error *err)

@@ -20,7 +20,8 @@
 void output_error(const struct ferry_error *err);
 /* A remark on stderr, "ferry: ...". */
 void output_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* A result as text; ends the line itself.  Errors of stdout are found by output_flush. */
+/* A result as text; ends the line itself.  Control characters become '?', as in errors and remarks;
+ * so do newlines that fmt does not have.  Errors of stdout are found by output_flush. */
 void output_text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* A result as one line of JSON.  Steals value; NULL: out of memory. */
 int output_json(json_t *value, struct ferry_error *err);

@@ -58,6 +58,7 @@ disk_image("zeroes.ferry", 1 << 40, 1 << 18)
 manifest_image("deep.ferry", b'{"a":' + b"[" * 10000 + b"]" * 10000 + b"}")
 manifest_image("large.ferry", b'{"a":"' + b"x" * (100 << 20) + b'"}')
 manifest_image("text.ferry", b"no JSON")
+manifest_image("orders.ferry", b'{"machine":{"name":"a\\u001b[31mb\\nroot 00","vm_id":"\\u009b2J","cpu_model":"\\u007f"}}')
 disk_image("size63.ferry", 1 << 63, 1 << 18)
 disk_image("chunk31.ferry", 1 << 20, 1 << 31)
 zeroes = subprocess.run(["zstd", "-qc"], input=bytes(64 << 20), capture_output=True).stdout
@@ -96,4 +97,8 @@ for image in large size63 chunk31; do
     expect 3 "$image.ferry: .*($named)" limited pack made --disk forge.py --base $image.ferry
     expect 3 "$image.ferry: .*($named)" limited convert $image.ferry made.raw
 done
+# What a terminal would take for orders is not shown.
+expect 0 "^machine a.\[31mb.root 00: 0 CPUs \(\?\)" ferry inspect orders.ferry
+LC_ALL=C grep -q $'[\001-\011\013-\037\177\200-\237]' "$T/out" && fail "orders to the terminal: $(cat -v "$T/out")"
+expect 0 "^risk: unsigned" ferry inspect orders.ferry
 [ ! -e made ] && [ ! -e made.raw ] || fail "something was written"

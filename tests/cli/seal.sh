@@ -21,8 +21,8 @@ expect 2 "32 to 4096 bytes" ferry pack "$T/no.ferry" --disk "$T/disk" --key-file
 expect 2 "32 to 4096 bytes" ferry pack "$T/no.ferry" --disk "$T/disk" --key-file "$T/long"
 expect 2 "one of" ferry pack "$T/no.ferry" --disk "$T/disk" --key-file "$T/key" --passphrase-file "$T/phrase"
 [ ! -e "$T/no.ferry" ] || fail "a refused pack left a file"
-grep -q "vda" "$T/open.ferry" || fail "the open image does not name its disk"
-! grep -q "vda" "$T/key.ferry" || fail "the sealed image names its disk"
+grep -q "ferry machine" "$T/open.ferry" || fail "the open image does not show its manifest"
+! grep -q "ferry machine" "$T/key.ferry" || fail "the sealed image shows its manifest"
 
 # Reading: files and pipes, the right secret and others.
 ferry extract "$T/key.ferry" vda - --key-file "$T/key" | cmp -s - "$T/disk" || fail "extract with a key file"
