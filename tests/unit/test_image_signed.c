@@ -154,6 +154,55 @@ static void test_sixteen_and_no_more(void **state)
     refused(grown, size + 128, "one too many");
 }
 
+/* A record of another length is no signature, whatever it says. */
+static void test_length(void **state)
+{
+    CLEANUP(signing_key_cleanup) struct signing_key *key = new_key();
+    size_t size;
+    CLEANUP_FREE uint8_t *image = signed_image(key, &size);
+
+    (void)state;
+    for (size_t body = 0; body < 140; body++) {
+        struct forge f = forge_new();
+        writer_copy(&f.out, image, size - 128);
+        forge_begin(&f, "SIGN");
+        for (size_t i = 0; i < body; i++)
+            writer_u8(&f.out, i < 100 ? image[size - 108 + i] : 0);
+        forge_end(&f);
+        if (body == 100)
+            assert_memory_equal(f.out.data, image, size);
+        else
+            refused(f.out.data, f.out.size, "impossible length");
+        forge_free(&f);
+    }
+}
+
+static void test_keys(void **state)
+{
+    char path[] = "/tmp/ferry-key-XXXXXX";
+    CLEANUP_FD int fd = mkstemp(path);
+    struct signing_key *key = NULL;
+    uint8_t public_key[SIGNER_KEY_BYTES];
+    struct ferry_error err;
+
+    (void)state;
+    EVP_PKEY *pkey = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+    FILE *pem = fopen(path, "we");
+    char secret[] = "secret";
+    assert_int_equal(PEM_write_PrivateKey(pem, pkey, EVP_aes_256_cbc(), (unsigned char *)secret,
+                                          (int)strlen(secret), NULL, NULL),
+                     1);
+    fclose(pem);
+    EVP_PKEY_free(pkey);
+    assert_int_equal(signing_key_read(path, &key, &err), -EINVAL);
+    assert_int_equal(err.kind, FERRY_USAGE);
+    assert_non_null(strstr(err.message, "without a passphrase"));
+    assert_int_equal(signer_read(path, public_key, &err), -EINVAL);
+    unlink(path);
+    assert_int_equal(signing_key_read(path, &key, &err), -ENOENT);
+    assert_int_equal(signer_read(path, public_key, &err), -ENOENT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +210,8 @@ int main(void)
         cmocka_unit_test(test_no_signature),
         cmocka_unit_test(test_signature_of_another_root),
         cmocka_unit_test(test_sixteen_and_no_more),
+        cmocka_unit_test(test_length),
+        cmocka_unit_test(test_keys),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
