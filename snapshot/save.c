@@ -6,11 +6,9 @@
 #include "snapshot/snapshot.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/clock.h"
@@ -18,6 +16,7 @@
 #include "imagefmt/image.h"
 #include "snapshot/block_source.h"
 #include "snapshot/manifest.h"
+#include "snapshot/target.h"
 
 #define REPORT_BYTES (8 * MIB) /* of content between two reports of progress */
 
@@ -197,11 +196,6 @@ static int save_paused(struct save *s, int fd, struct snapshot_result *result,
     return 0;
 }
 
-static bool chunk_is_possible(uint64_t bytes)
-{
-    return bytes >= LIMIT_CHUNK_MIN_BYTES && bytes <= LIMIT_CHUNK_BYTES && !(bytes & (bytes - 1));
-}
-
 static int choose_chunks(struct save *s, struct ferry_error *err)
 {
     const struct snapshot_options *o = s->options;
@@ -210,9 +204,8 @@ static int choose_chunks(struct save *s, struct ferry_error *err)
                        ? o->ram_chunk_bytes
                        : image_chunk_bytes(o->base, IMAGE_RAM, "ram", IMAGE_RAM_CHUNK_BYTES);
     s->disk_chunk = o->disk_chunk_bytes ? o->disk_chunk_bytes : IMAGE_DISK_CHUNK_BYTES;
-    if (chunk_is_possible(s->ram_chunk) && chunk_is_possible(s->disk_chunk))
-        return 0;
-    return ferry_usage(err, "snapshot", "a chunk size must be a power of two from 4K to 4M");
+    int error = target_check_chunk(s->ram_chunk, err);
+    return error ? error : target_check_chunk(s->disk_chunk, err);
 }
 
 static int save_to(struct machine *machine, int fd, const struct snapshot_options *options,
@@ -274,17 +267,6 @@ int snapshot_save_fd(struct machine *machine, int fd, const struct snapshot_opti
     return error ? error : resume_error;
 }
 
-/* The disk of a machine is locked, by whatever name: an image must not take that from it. */
-static int check_not_a_disk(const char *path, struct ferry_error *err)
-{
-    struct flock probe = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-
-    if (fd < 0 || fcntl(fd, F_OFD_GETLK, &probe) || probe.l_type == F_UNLCK)
-        return 0;
-    return ferry_refuse(err, -EBUSY, path, "is in use as a disk of a machine (locked)");
-}
-
 int snapshot_save(struct machine *machine, const char *path, const struct snapshot_options *options,
                   struct progress *progress, struct snapshot_result *result,
                   struct ferry_error *err)
@@ -293,9 +275,7 @@ int snapshot_save(struct machine *machine, const char *path, const struct snapsh
     uint64_t start = monotonic_ns();
     int resume_error;
 
-    int error = check_not_a_disk(path, err);
-    if (!error)
-        error = atomic_file_open(&file, path, err);
+    int error = target_open(&file, path, err);
     if (error)
         return error;
     error = save_and_resume(machine, file.fd, options, progress, result, &resume_error, err);

@@ -22,6 +22,7 @@ struct snapshot_options {
     const struct image_secret *secret;          /* seal the image with it; NULL: do not */
     struct image *base; /* write a child of it: chunk sizes are its own then; NULL: none */
     bool no_disks;      /* leave the disks' content out: a restore then needs the same disk files */
+    uint64_t store_bytes; /* snapshot_save_disks: what the guest overwrites; 0: LIMIT_CBW_BYTES */
 };
 
 struct snapshot_result {
@@ -29,6 +30,7 @@ struct snapshot_result {
     uint64_t content_bytes; /* of RAM and disks, not zero, uncompressed */
     uint64_t pause_ns;      /* how long the guest stood still; 0 if it was paused before */
     uint64_t total_ns;
+    uint64_t copied_bytes; /* snapshot_save_disks: overwritten by the guest before they were read */
     uint8_t root[SHA256_BYTES];
 };
 

@@ -74,6 +74,12 @@ int machine_activate_disks(struct machine *machine, struct ferry_error *err);
 int machine_release_disks(struct machine *machine, struct ferry_error *err);
 uint32_t machine_disk_count(const struct machine *machine);
 struct block *machine_disk(struct machine *machine, uint32_t index); /* use only while paused */
+/*
+ * What the guest's requests to a disk go through from now on; NULL: nothing, straight to the disk.
+ * It is the caller's, of the disk's size and as writable, and stays until it is taken out again.
+ * Returns when no request is on its way through what was there before.  The machine may run.
+ */
+void machine_filter_disk(struct machine *machine, uint32_t index, struct block *filter);
 
 /* Load kernel, initrd and command line, and set vCPU 0 to its entry. */
 int machine_boot(struct machine *machine, const struct boot_source *source,

@@ -101,6 +101,13 @@ void machine_destroy_devices(struct machine *machine)
     machine->devices_end = &machine->devices;
 }
 
+void machine_filter_disk(struct machine *machine, uint32_t index, struct block *filter)
+{
+    for (struct device *d = machine->devices; d; d = d->next)
+        if (!strcmp(d->name, machine->config.disks[index].device))
+            virtio_blk_set_block(d, filter ? filter : machine->host.disks[index]);
+}
+
 int machine_resume_devices(struct machine *machine, struct ferry_error *err)
 {
     machine->devices_live = true;

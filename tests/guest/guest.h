@@ -22,6 +22,7 @@ struct options {
     uint64_t fill_pages, ratio_percent;
     uint64_t ws_pages, rate_mib, period_ms;
     uint64_t ticks, full_sum_every;
+    uint64_t disk_slots, disk_writes;
     bool avx, spin, power_off;
 };
 
@@ -95,6 +96,11 @@ bool avx_start(void);           /* this vCPU's ymm registers get their first val
 void avx_step(struct cpu *cpu); /* next values */
 void avx_check(struct cpu *cpu);
 uint64_t avx_value(const struct cpu *cpu); /* what they stand for now */
+
+/* disk.c: the first virtio disk.  For vCPU 0 only. */
+bool disk_start(void);           /* false: there is none */
+void disk_write(uint64_t count); /* so many, one after the other */
+uint64_t disk_written(void);     /* so far */
 
 /* work.c */
 uint64_t mix(uint64_t x);

@@ -4,9 +4,10 @@
  * Options (defaults): cpus=1 fill=MiB (16) ratio=R, e.g. 3 or 2.5 (3) ws=MiB (16) rate=MiB/s (4)
  * period=ms (100) ticks=N (0: for ever) sum=N: full sum every N ticks (0: with the last one)
  * avx=1 spin=1: watch the clock without a pause  hz=N: timer (1000) off=1: end by ACPI power off
+ * disk=SLOTS: write to the first SLOTS * 4 KiB of the first disk (0: do not)  writes=N: a tick (8)
  *
- * Lines:  tick N work=PAGES sum=HEX avx=HEX [full=HEX] | seq=N ms=N gap_us=N back=N jiffies=N[,N]
- * Input on COM1: 's' a full sum with the next tick, 'q' stop, 'p' power off.
+ * Lines:  tick N work=PAGES sum=HEX avx=HEX [full=HEX] [disk=WRITES] | seq=N ms=N gap_us=N back=N
+ * jiffies=N[,N] Input on COM1: 's' a full sum with the next tick, 'q' stop, 'p' power off.
  */
 #include "tests/guest/guest.h"
 
@@ -52,6 +53,8 @@ static void read_options(void)
                           .period_ms = option("period", 100),
                           .ticks = option("ticks", 0),
                           .full_sum_every = option("sum", 0),
+                          .disk_slots = option("disk", 0),
+                          .disk_writes = option("writes", 8),
                           .avx = option("avx", 0) != 0,
                           .spin = option("spin", 0) != 0,
                           .power_off = option("off", 0) != 0};
@@ -142,6 +145,8 @@ static void put_state(uint64_t tick)
     put_hex(" avx=", shared.avx ? avx : 0);
     if (shared.full_sum)
         put_hex(" full=", full);
+    if (shared.options.disk_slots)
+        put_number(" disk=", disk_written());
 }
 
 /* The part that tells what time did. */
@@ -187,6 +192,8 @@ static void run_ticks(void)
     for (uint64_t tick = 1;; tick++) {
         begin_tick(tick, want_sum);
         work_tick(0, tick);
+        if (shared.options.disk_slots)
+            disk_write(shared.options.disk_writes);
         while (!all_cpus_at(tick)) {
             clock_watch();
             machine_idle();
@@ -214,6 +221,10 @@ static void boss(void)
     bool avx = shared.options.avx && avx_start();
     shared.avx = avx;
     machine_start_cpus();
+    if (shared.options.disk_slots && !disk_start()) {
+        put("payload: no disk\n");
+        machine_stop();
+    }
     say_hello(tsc_source);
     uint64_t start = clock_watch();
     work_prepare(0);

@@ -102,6 +102,42 @@ static void test_reset_waits_for_the_request_in_flight(void **state)
     bench_close(&bench);
 }
 
+/* While it is at work, and while it stands still. */
+static void test_stands_on_another_block(void **state)
+{
+    struct bench bench;
+    struct ram_disk other;
+    (void)state;
+    bench_open(&bench, false, 0);
+    other = bench.disk;
+    other.data = malloc(DISK_BYTES);
+    assert_non_null(other.data);
+    memset(other.data, 0x5a, DISK_BYTES);
+    bench.disk.slow = true;
+    for (unsigned round = 0; round < 5; round++) {
+        offer_read(&bench, round);
+        while (!bench.disk.busy)
+            sched_yield();
+        virtio_blk_set_block(bench.device, &other.block);
+        assert_false(bench.disk.busy);
+        driver_wait(&bench.driver, NULL);
+        assert_memory_equal(data_of(&bench), bench.disk.data + SECTOR * round, 512);
+        offer_read(&bench, round);
+        driver_wait(&bench.driver, NULL);
+        assert_memory_equal(data_of(&bench), other.data, 512);
+        assert_int_equal(bench.device->ops->quiesce(bench.device, NULL), 0);
+        virtio_blk_set_block(bench.device, &bench.disk.block);
+        offer_read(&bench, round);
+        sched_yield();
+        assert_false(driver_has_used(&bench.driver));
+        assert_int_equal(bench.device->ops->resume(bench.device, NULL), 0);
+        driver_wait(&bench.driver, NULL);
+        assert_memory_equal(data_of(&bench), bench.disk.data + SECTOR * round, 512);
+    }
+    free(other.data);
+    bench_close(&bench);
+}
+
 static void test_a_load_repeats_the_interrupt(void **state)
 {
     struct bench bench;
@@ -210,6 +246,7 @@ int main(void)
         cmocka_unit_test(test_kicks_while_quiesced_are_not_lost),
         cmocka_unit_test(test_quiesce_waits_for_the_request_in_flight),
         cmocka_unit_test(test_reset_waits_for_the_request_in_flight),
+        cmocka_unit_test(test_stands_on_another_block),
         cmocka_unit_test(test_a_load_repeats_the_interrupt),
         cmocka_unit_test(test_continues_in_another_machine),
         cmocka_unit_test(test_foreign_disks_are_refused),

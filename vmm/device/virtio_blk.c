@@ -339,6 +339,14 @@ static int commit(struct device *device, const void *in, struct ferry_error *err
     return 0;
 }
 
+void virtio_blk_set_block(struct device *device, struct block *block)
+{
+    struct virtio_blk *blk = from_device(device);
+    virtio_worker_park(&blk->virtio.worker);
+    blk->block = block;
+    virtio_worker_unpark(&blk->virtio.worker);
+}
+
 static void destroy(struct device *device)
 {
     struct virtio_blk *blk = from_device(device);

@@ -25,5 +25,10 @@ extern const struct state_table virtio_blk_table;
 int virtio_blk_create(const struct platform *platform, struct pci *pci,
                       const struct disk_config *config, struct block *block, struct device **out,
                       struct ferry_error *err);
+/*
+ * Stand on another block, of the same size and as writable.  Returns when no request is under way
+ * on the one before; those to come wait meanwhile.  Any thread that may use the device.
+ */
+void virtio_blk_set_block(struct device *device, struct block *block);
 
 #endif
