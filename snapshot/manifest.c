@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/json.h"
+
 #define FORMAT_NAME "ferry machine"
 
 /* Steals value, also on failure. */
@@ -58,43 +60,10 @@ char *manifest_encode(const struct manifest *manifest)
     return text;
 }
 
-/* Depth of nesting before the parser, which recurses, sees the text. */
-static bool depth_allowed(const char *text, size_t size)
-{
-    unsigned depth = 0;
-    bool string = false;
-
-    for (size_t i = 0; i < size; i++) {
-        char c = text[i];
-        if (string && c == '\\')
-            i++;
-        else if (c == '"')
-            string = !string;
-        else if (!string && (c == '{' || c == '['))
-            depth++;
-        else if (!string && (c == '}' || c == ']') && depth)
-            depth--;
-        if (depth > LIMIT_JSON_DEPTH)
-            return false;
-    }
-    return true;
-}
-
 int manifest_parse(const char *text, size_t size, const char *about, json_t **out,
                    struct ferry_error *err)
 {
-    json_error_t where;
-
-    if (size > LIMIT_MANIFEST_BYTES || !depth_allowed(text, size))
-        return ferry_refuse(err, -EBADMSG, about, "the manifest is too large or too deep");
-    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &where);
-    if (!*out)
-        return ferry_refuse(err, -EBADMSG, about, "the manifest is not JSON: %s", where.text);
-    if (json_is_object(*out))
-        return 0;
-    json_decref(*out);
-    *out = NULL;
-    return ferry_refuse(err, -EBADMSG, about, "the manifest is not a JSON object");
+    return json_parse_object(text, size, LIMIT_MANIFEST_BYTES, about, "the manifest", out, err);
 }
 
 static int check_format(const json_t *json, const char *about, struct ferry_error *err)
