@@ -27,6 +27,8 @@ extern const struct command command_extract;
 extern const struct command command_serve;
 extern const struct command command_flatten;
 extern const struct command command_rebase;
+extern const struct command command_export;
+extern const struct command command_import;
 extern const struct command command_convert;
 extern const struct command command_formats;
 extern const struct command command_version;

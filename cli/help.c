@@ -6,13 +6,12 @@
 #include "cli/output.h"
 
 const struct command *const commands[] = {
-    &command_run,      &command_ps,      &command_status,  &command_console,
-    &command_pause,    &command_resume,  &command_stop,    &command_kill,
-    &command_snapshot, &command_pack,    &command_restore, &command_receive,
-    &command_migrate,  &command_resolve, &command_inspect, &command_verify,
-    &command_sign,     &command_digest,  &command_diff,    &command_extract,
-    &command_serve,    &command_flatten, &command_rebase,  &command_convert,
-    &command_formats,  &command_version, &command_help,    NULL,
+    &command_run,     &command_ps,      &command_status,  &command_console,  &command_pause,
+    &command_resume,  &command_stop,    &command_kill,    &command_snapshot, &command_pack,
+    &command_restore, &command_receive, &command_migrate, &command_resolve,  &command_inspect,
+    &command_verify,  &command_sign,    &command_digest,  &command_diff,     &command_extract,
+    &command_serve,   &command_flatten, &command_rebase,  &command_export,   &command_import,
+    &command_convert, &command_formats, &command_version, &command_help,     NULL,
 };
 
 #define COMMANDS_MAX (sizeof(commands) / sizeof(commands[0]))
