@@ -146,7 +146,7 @@ ferry convert "$T/c.qcow2" - --to raw | cmp - "$T/raw" || fail "raw to a pipe di
 ferry digest "$T/q.qcow2" --raw > /dev/null || fail "--raw"
 expect 0 "raw, disk of" ferry convert "$T/q.qcow2" "$T/wrapped.raw" --from raw
 cmp "$T/q.qcow2" "$T/wrapped.raw" || fail "--from raw looks inside"
-for mark in 'QFI\xfb\0\0\0\1' 'KDMV' 'conectix' 'LUKS\xba\xbe' '\x1f\x8b\x08'; do
+for mark in 'QFI\xfb\0\0\0\1' 'KDMV' 'conectix' 'LUKS\xba\xbe'; do
     { printf "$mark"; head -c 5000 /dev/zero; } > "$T/marked"
     expect 3 "say --from raw" ferry convert "$T/marked" "$T/y.raw"
     [ ! -e "$T/y.raw" ] || fail "a refused disk leaves a file"
