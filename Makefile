@@ -18,7 +18,8 @@ ifneq ($(V),1)
 quiet = @printf '  %-7s %s\n' "$(1)" "$(2)";
 endif
 
-PACKAGES := jansson libzstd libxxhash libcrypto libdeflate zlib liblzma libarchive libxml-2.0
+PACKAGES := jansson libzstd libxxhash libcrypto libdeflate zlib liblzma libarchive libxml-2.0 \
+	libcurl
 INCLUDES := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I $(PACKAGES)))
 WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual -Wwrite-strings -Wvla -Wundef \
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wformat=2 -Werror
