@@ -74,6 +74,14 @@
 #define LIMIT_QCOW2_CACHE_BYTES     (16 * MIB)  /* of L2 tables */
 #define LIMIT_UNWRAP_BYTES          (129 * MIB) /* to inflate: a window of 128 MiB and tables */
 
+/* Disks on web servers */
+#define LIMIT_URL_BYTES         8192
+#define LIMIT_HTTP_REDIRECTS    5
+#define LIMIT_HTTP_HEADER_BYTES (256 * KIB) /* of all responses to one request */
+#define LIMIT_HTTP_TRIES        6           /* in a row that bring next to nothing */
+#define LIMIT_HTTP_WAIT_S       30          /* that a server may ask for between two of them */
+#define LIMIT_HTTP_CACHE_BYTES  (32 * MIB)
+
 /* Machines of other hypervisors */
 #define LIMIT_NICS              16
 #define LIMIT_DESCRIPTION_BYTES (4 * MIB)   /* an OVF, a domain's XML, a .vmx */
