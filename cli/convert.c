@@ -16,12 +16,14 @@
 #include "common/units.h"
 #include "imagefmt/foreign/copy.h"
 #include "imagefmt/foreign/formats.h"
+#include "imagefmt/foreign/http.h"
 #include "imagefmt/foreign/sink.h"
 
 struct convert_cli {
     const char *source, *dest, *from, *to, *subformat, *wrap, *codec, *disk;
     struct option_strings external;
     struct image_file_options image;
+    struct disk_url_options url;
     uint64_t size_bytes, level, cluster_bytes;
     bool verify, check_only, json;
     struct progress_options progress;
@@ -120,10 +122,16 @@ static void report(void *opaque, const struct progress_report *report)
 
 /* ---- Writing ---- */
 
-/* A name of the content's own for formats with a UUID: the same for the same disk of that name. */
-static void make_identity(const struct convert_cli *o, uint8_t identity[16])
+/* SRC, without the secrets that a URL may have. */
+static const char *source_name(const struct convert *c)
 {
-    const char *name = to_stdout(o) ? o->source : o->dest;
+    return http_is_url(c->cli->source) ? c->source.source->about : c->cli->source;
+}
+
+/* A name of the content's own for formats with a UUID: the same for the same disk of that name. */
+static void make_identity(const struct convert *c, uint8_t identity[16])
+{
+    const char *name = to_stdout(c->cli) ? source_name(c) : c->cli->dest;
     const char *slash = strrchr(name, '/');
     uint8_t sum[SHA256_BYTES];
 
@@ -153,7 +161,7 @@ static int write_disk(struct convert *c, struct sink *sink, struct ferry_error *
         .digest = c->cli->verify, .phase = "convert", .progress = &c->progress};
     struct disk_writer *writer = NULL;
 
-    make_identity(c->cli, options.identity);
+    make_identity(c, options.identity);
     int error = c->to->create(sink, &options, &writer, err);
     if (error)
         return error;
@@ -243,7 +251,7 @@ static int print_losses(const struct convert *c, struct ferry_error *err)
     json_t *list = losses(c);
 
     if (c->cli->json)
-        return output_json(json_pack("{s:s, s:s, s:s, s:o}", "source", c->cli->source, "from",
+        return output_json(json_pack("{s:s, s:s, s:s, s:o}", "source", source_name(c), "from",
                                      c->source.disk->format->name, "to", c->to->name, "losses",
                                      list),
                            err);
@@ -269,7 +277,7 @@ static int print_result(const struct convert *c, struct ferry_error *err)
 
     if (o->json)
         return output_json(
-            json_pack("{s:s, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:s*}", "source", o->source,
+            json_pack("{s:s, s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:s*}", "source", source_name(c),
                       "from", c->source.disk->format->name, "dest", o->dest, "to", c->to->name,
                       "wrap", c->wrap ? wrap_name(c->wrap) : NULL, "bytes",
                       (json_int_t)c->result.size_bytes, "content_bytes",
@@ -294,6 +302,7 @@ static int convert(struct convert *c, struct ferry_error *err)
         .images = true,
         .disk = o->disk,
         .size_bytes = o->size_bytes,
+        .url = o->url,
     };
 
     int error = image_file_environment_open(&o->image, &c->environment, err);
@@ -356,13 +365,15 @@ static const struct option_spec options[] = {
     OPTION("check-only", NULL, OPTION_FLAG, struct convert_cli, check_only,
            "write nothing; list what DEST would not keep"),
     OPTION("json", NULL, OPTION_FLAG, struct convert_cli, json, "print JSON"),
+    DISK_URL_OPTIONS(struct convert_cli, url),
     IMAGE_FILE_OPTIONS(struct convert_cli, image),
     PROGRESS_OPTIONS(struct convert_cli, progress),
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {
-    OPERAND("SRC", struct convert_cli, source,
-            "the disk to read, or an image that has it; '-' for stdin"),
+    OPERAND(
+        "SRC", struct convert_cli, source,
+        "the disk to read, its http:// or https:// URL, or an image\nthat has it; '-' for stdin"),
     OPERAND("DEST", struct convert_cli, dest, "the file to write; '-' for stdout"),
     {.name = NULL},
 };

@@ -12,6 +12,7 @@
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "imagefmt/foreign/copy.h"
+#include "imagefmt/foreign/http.h"
 #include "imagefmt/foreign/image_section.h"
 #include "imagefmt/image.h"
 
@@ -20,6 +21,7 @@ struct digest_options {
     bool raw;
     uint64_t size_bytes;
     bool json;
+    struct disk_url_options url;
     struct image_file_options image;
 };
 
@@ -103,8 +105,20 @@ static int digest(int fd, const struct digest_options *o, const struct image_env
     return error ? error : digest_disk(file.disk, about, out, err);
 }
 
-static void print(const char *about, const json_t *value)
+/* Of a disk on a web server. */
+static int digest_url(const struct digest_options *o, json_t **out, struct ferry_error *err)
 {
+    CLEANUP(disk_file_close) struct disk_file file = DISK_FILE_NONE;
+    const struct disk_file_options options = {
+        .from = o->raw ? "raw" : NULL, .size_bytes = o->size_bytes, .url = o->url};
+
+    int error = disk_file_open("digest", o->file, &options, &file, err);
+    return error ? error : digest_disk(file.disk, file.source->about, out, err);
+}
+
+static void print(const json_t *value)
+{
+    const char *about = json_string_value(json_object_get(value, "file"));
     const char *root = json_string_value(json_object_get(value, "root"));
     const char *digest = json_string_value(json_object_get(value, "digest"));
     const json_t *sections = json_object_get(value, "sections");
@@ -118,24 +132,29 @@ static void print(const char *about, const json_t *value)
     }
 }
 
-static int run(void *parsed, struct ferry_error *err)
+/* Of a file, or of what comes from stdin. */
+static int digest_file(const struct digest_options *o, json_t **out, struct ferry_error *err)
 {
-    const struct digest_options *o = parsed;
     CLEANUP(image_file_environment_close) struct image_file_environment environment;
-    json_t *value = NULL;
 
     int error = image_file_environment_open(&o->image, &environment, err);
     if (error)
         return error;
     CLEANUP_FD int fd = image_file_open("digest", o->file, err);
-    if (fd < 0)
-        return fd;
-    error = digest(fd, o, &environment.env, &value, err);
+    return fd < 0 ? fd : digest(fd, o, &environment.env, out, err);
+}
+
+static int run(void *parsed, struct ferry_error *err)
+{
+    const struct digest_options *o = parsed;
+    json_t *value = NULL;
+
+    int error = http_is_url(o->file) ? digest_url(o, &value, err) : digest_file(o, &value, err);
     if (error)
         return error;
     if (o->json)
         return output_json(value, err);
-    print(image_file_about(o->file), value);
+    print(value);
     json_decref(value);
     return 0;
 }
@@ -146,11 +165,13 @@ static const struct option_spec options[] = {
     OPTION("size", "SIZE", OPTION_SIZE, struct digest_options, size_bytes,
            "of the disk, which a raw one in a pipe does not tell"),
     OPTION("json", NULL, OPTION_FLAG, struct digest_options, json, "print JSON"),
+    DISK_URL_OPTIONS(struct digest_options, url),
     IMAGE_FILE_OPTIONS(struct digest_options, image),
     {.name = NULL},
 };
 static const struct operand_spec operands[] = {
-    OPERAND("FILE", struct digest_options, file, "a disk or file, or an image; '-' for stdin"),
+    OPERAND("FILE", struct digest_options, file,
+            "a disk or file, its http:// or https:// URL, or an image;\n'-' for stdin"),
     {.name = NULL},
 };
 

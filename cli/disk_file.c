@@ -20,6 +20,7 @@
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "imagefmt/foreign/formats.h"
+#include "imagefmt/foreign/http.h"
 #include "imagefmt/foreign/image_section.h"
 #include "imagefmt/foreign/source.h"
 
@@ -73,7 +74,8 @@ static int open_external(const struct disk_format *format, const struct disk_fil
 {
     struct disk_file_options below = {.external = options->external,
                                       .external_used = options->external_used + 1,
-                                      .at_random = true};
+                                      .at_random = true,
+                                      .url = options->url};
     char name[DISK_NAME_BYTES] = "";
 
     if (!options->external || options->external_used >= options->external->count)
@@ -92,19 +94,18 @@ static int open_external(const struct disk_format *format, const struct disk_fil
                           &below, out->external, err);
 }
 
-static int open_disk(int fd, const char *about, const struct disk_file_options *options,
-                     struct disk_file *out, struct ferry_error *err)
+/* The disk in out->source. */
+static int open_disk(const struct disk_file_options *options, struct disk_file *out,
+                     struct ferry_error *err)
 {
     struct disk_open_options open_options = {0};
     const struct disk_format *format = NULL;
     enum wrap_kind wrap = WRAP_NONE;
     struct disk_marks marks;
 
-    int error = source_of_fd(fd, about, &out->source, err);
+    int error = disk_marks_read(out->source, &marks, err);
     if (!error)
-        error = disk_marks_read(out->source, &marks, err);
-    if (!error)
-        error = disk_file_choose(&marks, about, options, &wrap, &format, err);
+        error = disk_file_choose(&marks, out->source->about, options, &wrap, &format, err);
     if (!error && wrap)
         return disk_stream_open_wrapped(wrap, options, out, err);
     if (!error)
@@ -133,7 +134,9 @@ int disk_file_open_fd(int fd, const char *about, const struct disk_file_options 
                       struct disk_file *out, struct ferry_error *err)
 {
     *out = DISK_FILE_NONE;
-    int error = open_disk(fd, about, options, out, err);
+    int error = source_of_fd(fd, about, &out->source, err);
+    if (!error)
+        error = open_disk(options, out, err);
     if (!error)
         error = check_size(about, options, out, err);
     if (error)
@@ -193,23 +196,42 @@ static int open_any(int fd, const char *file, const struct disk_file_options *op
     (void)pread_all(fd, head, sizeof(head), 0); /* a shorter one is no image */
     if (!is_image(head, sizeof(head), options)) {
         int error = no_image(about, options, err);
-        return error ? error : open_disk(fd, about, options, out, err);
+        if (!error)
+            error = source_of_fd(fd, about, &out->source, err);
+        return error ? error : open_disk(options, out, err);
     }
     if (strcmp(file, "-") != 0)
         return disk_of_image(file, options->env, options->disk, &out->disk, err);
     return disk_of_image_stream(NULL, 0, fd, about, options->env, options->disk, &out->disk, err);
 }
 
-int disk_file_open(const char *command, const char *file, const struct disk_file_options *options,
-                   struct disk_file *out, struct ferry_error *err)
+static int open_url(const char *url, const struct disk_file_options *options, struct disk_file *out,
+                    struct ferry_error *err)
 {
-    *out = DISK_FILE_NONE;
+    if (options->disk)
+        return ferry_usage(err, "--disk", "names a disk of an image, which is read from a file");
+    int error = disk_url_open(url, &options->url, options->from != NULL, &out->source, err);
+    if (!error)
+        error = open_disk(options, out, err);
+    return error ? error : check_size(out->source->about, options, out, err);
+}
+
+static int open_path(const char *command, const char *file, const struct disk_file_options *options,
+                     struct disk_file *out, struct ferry_error *err)
+{
     out->fd = image_file_open(command, file, err);
     if (out->fd < 0)
         return out->fd;
     int error = open_any(out->fd, file, options, out, err);
-    if (!error)
-        error = check_size(image_file_about(file), options, out, err);
+    return error ? error : check_size(image_file_about(file), options, out, err);
+}
+
+int disk_file_open(const char *command, const char *file, const struct disk_file_options *options,
+                   struct disk_file *out, struct ferry_error *err)
+{
+    *out = DISK_FILE_NONE;
+    int error = http_is_url(file) ? open_url(file, options, out, err)
+                                  : open_path(command, file, options, out, err);
     if (error)
         disk_file_close(out);
     return error;

@@ -2,6 +2,7 @@
 #ifndef FERRY_CLI_DISK_FILE_H
 #define FERRY_CLI_DISK_FILE_H
 
+#include "cli/disk_url.h"
 #include "cli/options.h"
 #include "imagefmt/chain.h"
 #include "imagefmt/foreign/disk.h"
@@ -35,9 +36,10 @@ struct disk_file_options {
      * are the disk's. */
     enum wrap_kind wrap;
     bool at_random; /* refuse one that is in_order */
+    struct disk_url_options url;
 };
 
-/* file: a path, or "-" for stdin, a file or a pipe.  command: for messages. */
+/* file: a path, a URL, or "-" for stdin, a file or a pipe.  command: for messages. */
 int disk_file_open(const char *command, const char *file, const struct disk_file_options *options,
                    struct disk_file *out, struct ferry_error *err);
 /* The same of a descriptor of a file or block device, which stays the caller's. */
