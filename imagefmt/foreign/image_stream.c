@@ -344,8 +344,8 @@ int image_stream_next(struct image_stream *s, const char **name, struct disk **d
     pthread_cond_broadcast(&s->changed);
     int found = wait_for_disk(s, err);
     s->given = true;
-    *name = s->name;
-    *disk = &s->disk;
+    *name = found > 0 ? s->name : NULL;
+    *disk = found > 0 ? &s->disk : NULL;
     return found;
 }
 

@@ -182,4 +182,4 @@ expect 2 "'vmdq' is not a format of disks: raw, qcow2" ferry convert "$T/raw" "$
 expect 2 "needs a file" ferry convert "$T/raw" - --to raw --verify
 expect 2 "not a plain file" ferry convert "$T/raw" /dev/null --to raw
 expect 0 "^qcow2 .*yes" ferry formats
-ferry formats --json | grep -q '"name":"raw","extension":".raw","reads":true,"writes":true' || fail "formats --json"
+ferry formats --json | grep -q '"name":"raw","extension":".raw","reads":true,"streams_in":true,"writes":true' || fail "formats --json"
