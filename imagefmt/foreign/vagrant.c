@@ -18,12 +18,10 @@
 /* A JSON string of what may be no UTF-8. */
 static json_t *string_of(const char *value, struct text *scratch)
 {
-    size_t start = scratch->out.size;
-
+    writer_reset(&scratch->out);
     text_utf8(scratch, value);
-    return scratch->out.error
-               ? NULL
-               : json_stringn((const char *)scratch->out.data + start, scratch->out.size - start);
+    writer_u8(&scratch->out, 0);
+    return scratch->out.error ? NULL : json_string((const char *)scratch->out.data);
 }
 
 static uint64_t gib(uint64_t bytes)
@@ -58,6 +56,8 @@ static void note_metadata(const struct guest *guest, struct notes *notes)
         if (*disk->format && strcmp(disk->format, "qcow2") != 0)
             notes_add(notes, "disk %u is in the format %s, and a box has qcow2", i + 1,
                       disk->format);
+        if (!*disk->file)
+            notes_add(notes, "disk %u has no file yet", i + 1);
         if (*disk->serial || disk->readonly)
             notes_add(notes, "disk %u has no serial number there, and is not read-only", i + 1);
     }

@@ -236,6 +236,52 @@ void guest_sample_sweep(const struct description_format *format, const char *tex
     }
 }
 
+/* Written, read and written: the second text is the first. */
+static void fuzz_again(const struct description_format *format, struct guest *guest)
+{
+    CLEANUP_FREE char *first = NULL, *second = NULL;
+    size_t size, second_size;
+
+    for (uint32_t i = 0; i < guest->disk_count; i++)
+        if (!guest->disks[i].size_bytes)
+            guest->disks[i].size_bytes = MIB; /* as is known when a disk is open */
+    for (const struct description_format *const *f = description_formats; *f; f++) {
+        CLEANUP_FREE char *text = NULL;
+        struct ferry_error err = {0};
+        int error = (*f)->write(guest, NULL, &text, &size, &err);
+        if (error && (*f != &description_vagrant || guest->disk_count))
+            abort();
+        if (!error && *f == format)
+            first = take_ptr(&text);
+    }
+    struct ferry_error err;
+    if (format->read(first, strlen(first), "again", guest, NULL, &err))
+        abort();
+    for (uint32_t i = 0; i < guest->disk_count; i++)
+        if (!guest->disks[i].size_bytes)
+            abort();
+    if (format->write(guest, NULL, &second, &second_size, NULL) || strcmp(first, second) != 0)
+        abort();
+}
+
+int guest_sample_fuzz(const struct description_format *format, const uint8_t *data, size_t size)
+{
+    CLEANUP_FREE struct guest *guest = malloc(sizeof(*guest));
+    json_t *notes = json_array();
+    struct ferry_error err = {0};
+
+    format->probe((const char *)data, size);
+    int error = format->read((const char *)data, size, "fuzz", guest, notes, &err);
+    if (error && err.code != error)
+        abort();
+    if (!error && (guest_check(guest, "fuzz", NULL) || json_array_size(notes) > LIMIT_NOTES + 1))
+        abort();
+    if (!error)
+        fuzz_again(format, guest);
+    json_decref(notes);
+    return 0;
+}
+
 /* ---- Witnesses ---- */
 
 int guest_sample_witness(const char *text, const char *const *arguments)

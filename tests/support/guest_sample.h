@@ -31,6 +31,11 @@ bool guest_sample_noted(const json_t *notes, const char *words);
 char *guest_sample_repeat(const char *text, const char *piece, unsigned count);
 /* Every cut of the text, and every byte of it changed to some others: nothing may break. */
 void guest_sample_sweep(const struct description_format *format, const char *text);
+/*
+ * For fuzz targets: whatever can be read holds what guest_check asks for, has notes that are text,
+ * can be written in every format, and in its own comes back as the same text.  Returns 0.
+ */
+int guest_sample_fuzz(const struct description_format *format, const uint8_t *data, size_t size);
 /* Run a program over the text in a file of its own, behind the arguments: its exit status; -1: it
  * is not installed. */
 int guest_sample_witness(const char *text, const char *const *arguments);
