@@ -422,6 +422,26 @@ static void put_base(const struct bench *b, const char *name, const char *base_n
 }
 
 /*
+ * A child whose table, root and pages all speak of one content, over a base that has another one:
+ * so somebody else's signature could be made to vouch for it.
+ */
+static void test_right_digests_of_another_base(void **state)
+{
+    struct bench b;
+
+    (void)state;
+    setup(&b);
+    write_image(&b, "a.ferry", NULL, BYTES, CHUNK, 1);
+    write_image(&b, "c.ferry", "a.ferry", BYTES, CHUNK, 1);
+    expect_content(&b, "c.ferry", BYTES);
+    b.content[9 * CHUNK] ^= 1;
+    write_image(&b, "b.ferry", NULL, BYTES, CHUNK, 1);
+    put_base(&b, "c.ferry", "b.ferry");
+    expect_refused(&b, "c.ferry", "damaged");
+    teardown(&b);
+}
+
+/*
  * Thousands of single nodes kept of a child that keeps them of a child that keeps them of nothing:
  * if each asked the one below for more than its own span, no time would be enough for the fourth.
  */
@@ -512,6 +532,7 @@ int main(void)
         cmocka_unit_test(test_flatten_and_rebase),
         cmocka_unit_test(test_missing_and_wrong_bases),
         cmocka_unit_test(test_longest_chain),
+        cmocka_unit_test(test_right_digests_of_another_base),
         cmocka_unit_test(test_long_ways_to_nothing),
         cmocka_unit_test(test_forged),
     };
