@@ -16,8 +16,7 @@ int input_open(struct input *in, int fd, const char *about, struct ferry_error *
 {
     *in = (struct input){.fd = fd, .about = about, .record = writer_init(RECORD_LIMIT_BYTES)};
     in->buffer = malloc(BUFFER_BYTES);
-    in->history = malloc(HISTORY_BYTES); /* costs no memory before it is written */
-    return in->buffer && in->history ? 0 : ferry_fail(err, -ENOMEM, about, "out of memory");
+    return in->buffer ? 0 : ferry_fail(err, -ENOMEM, about, "out of memory");
 }
 
 int input_unread(struct input *in, const void *data, size_t size, struct ferry_error *err)
@@ -66,6 +65,25 @@ static ssize_t input_some(struct input *in, uint8_t *data, size_t size)
     return (ssize_t)part;
 }
 
+/* The history grows with the image, as long as it has not come round. */
+static int grow_history(struct input *in, size_t size)
+{
+    uint64_t needed = in->position + size;
+    size_t room = in->history_room ? in->history_room : BUFFER_BYTES;
+
+    if (in->history_room == HISTORY_BYTES || needed <= in->history_room)
+        return 0;
+    while (room < needed && room < HISTORY_BYTES)
+        room *= 2;
+    room = room < HISTORY_BYTES ? room : HISTORY_BYTES;
+    uint8_t *history = realloc(in->history, room);
+    if (!history)
+        return -ENOMEM;
+    in->history = history;
+    in->history_room = room;
+    return 0;
+}
+
 static void remember(struct input *in, const uint8_t *data, size_t size)
 {
     uint64_t at = in->position % HISTORY_BYTES;
@@ -100,6 +118,8 @@ int input_read(struct input *in, void *data, size_t size, struct ferry_error *er
             return ferry_refuse(err, -EBADMSG, in->about,
                                 "ends early, after %" PRIu64 " bytes: the image is incomplete",
                                 in->position);
+        if (grow_history(in, (size_t)got))
+            return ferry_fail(err, -ENOMEM, in->about, "out of memory");
         remember(in, to, (size_t)got);
         in->position += (uint64_t)got;
         to += got;

@@ -20,6 +20,7 @@ struct input {
     struct writer record;
     const struct seal *seal; /* what records are sealed with from here on; NULL: nothing */
     uint8_t *history; /* the last bytes handed out, in a ring: LIMIT_SAME_BYTES and a record */
+    size_t history_room;
 };
 
 int input_open(struct input *in, int fd, const char *about, struct ferry_error *err);
