@@ -14,6 +14,8 @@
 #include "common/cleanup.h"
 #include "common/file.h"
 
+#define INTERRUPT 3 /* ^C */
+
 /* One line without its newline; the rest of a longer one is dropped.  The length, or an errno. */
 static ssize_t read_line(int tty, char *line, size_t size)
 {
@@ -24,6 +26,8 @@ static ssize_t read_line(int tty, char *line, size_t size)
         ssize_t got = read(tty, &byte, 1);
         if (got < 0)
             return -errno;
+        if (byte == INTERRUPT)
+            return -ECANCELED;
         if (!got || byte == '\n')
             return got || length ? (ssize_t)length : -ECANCELED;
         if (length < size)
@@ -41,6 +45,7 @@ static ssize_t ask_once(int tty, const char *prompt, char *line, size_t size)
         return -errno;
     quiet = before;
     quiet.c_lflag = (quiet.c_lflag & ~(tcflag_t)(ECHO | ISIG)) | ICANON;
+    quiet.c_cc[VEOL] = INTERRUPT; /* which ISIG lets through */
     sigemptyset(&keys);
     sigaddset(&keys, SIGTSTP);
     sigaddset(&keys, SIGTERM);
@@ -52,8 +57,6 @@ static ssize_t ask_once(int tty, const char *prompt, char *line, size_t size)
     tcsetattr(tty, TCSAFLUSH, &before);
     (void)write_all(tty, "\n", 1);
     sigprocmask(SIG_SETMASK, &mask, NULL);
-    if (length > 0 && memchr(line, 3, (size_t)length)) /* ^C, which ISIG has let through */
-        return -ECANCELED;
     return length;
 }
 

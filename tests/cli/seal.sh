@@ -40,6 +40,48 @@ expect 0 "^sealed" ferry inspect "$T/key.ferry" --key-file "$T/key"
 ferry inspect "$T/open.ferry" --json | grep -q '"risks":\["not sealed' || fail "risks"
 [ -z "$(ferry diff "$T/key.ferry" "$T/key.ferry" --key-file "$T/key")" ] || fail "diff of a sealed image"
 
+# The terminal is asked, without an echo; what is typed goes nowhere else.
+cat > "$T/typed.py" << 'EOP'
+import os, pty, select, sys, time
+
+def typed(lines, *command):
+    """The command's status and what its terminal showed; a line goes in after each prompt."""
+    pid, tty = pty.fork()
+    if pid == 0:
+        os.execv(command[0], command)
+    shown, prompts, end = b"", 0, time.monotonic() + 30
+    while time.monotonic() < end:
+        if not select.select([tty], [], [], 1)[0]:
+            continue
+        try:
+            part = os.read(tty, 4096)
+        except OSError:
+            break
+        shown += part
+        while lines and shown.count(b": ") > prompts:
+            prompts += 1
+            time.sleep(0.2)  # until the echo is off
+            os.write(tty, lines.pop(0))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+
+ferry, folder = sys.argv[1], sys.argv[2]
+image, disk = folder + "/typed.ferry", folder + "/disk"
+pack = [ferry, "pack", image, "--disk", disk, "--encrypt", "--progress", "none"]
+def expect(want, text, lines, *command):
+    got, shown = typed(lines, *command)
+    assert got == want and text in shown, (got, shown)
+    assert "horse" not in shown, "the passphrase is shown"
+expect(2, "the two passphrases differ", [b"horse 1\n", b"horse 2\n"], *pack)
+assert not os.path.exists(image)
+expect(1, "no passphrase was given", [b"hors\3"], *pack)
+expect(2, "must be text of 1 to", [b"\n", b"\n"], *pack)
+expect(0, "of content", [b"horse 1\n", b"horse 1\n"], *pack)
+expect(0, "disk vda", [b"horse 1\n"], ferry, "digest", image)
+expect(3, "not sealed with this passphrase", [b"horse 2\n"], ferry, "digest", image)
+EOP
+python3 "$T/typed.py" "$FERRY" "$T" || fail "a passphrase from the terminal"
+ferry digest "$T/typed.ferry" --passphrase-file <(echo "horse 1") > /dev/null || fail "what was typed is no passphrase"
+
 # A host without the secret checks the sums.
 expect 0 "whole, .* but sealed: content not checked" ferry verify "$T/key.ferry"
 ferry verify "$T/key.ferry" --json | grep -q '"content_checked":false' || fail "verify --json without the secret"
