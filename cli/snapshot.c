@@ -22,6 +22,8 @@ struct snapshot_cli {
     const char *file;
     const char *base;
     bool no_disks;
+    bool disks_only;
+    uint64_t store;
     bool stop;
     uint64_t level;
     bool fast;
@@ -61,6 +63,11 @@ static int check(const struct snapshot_cli *o, struct ferry_error *err)
 {
     if (o->fast && o->level)
         return ferry_usage(err, "snapshot", "give one of --fast and --level");
+    if (o->disks_only && (o->no_disks || o->stop || o->ram_chunk))
+        return ferry_usage(err, "snapshot",
+                           "--disks-only goes with none of --no-disks, --stop and --ram-chunk");
+    if (o->store && !o->disks_only)
+        return ferry_usage(err, "snapshot", "--store goes with --disks-only");
     if (strcmp(o->file, "-"))
         return 0;
     if (isatty(STDOUT_FILENO))
@@ -97,6 +104,10 @@ static int call(const struct snapshot_cli *o, const struct image_secret *secret,
         "{s:b, s:b, s:b, s:I, s:I, s:I}", "no_disks", o->no_disks, "stop", o->stop && !pumped,
         "hold", o->stop && pumped, "level", o->fast ? FAST_LEVEL : (json_int_t)o->level,
         "ram_chunk_bytes", (json_int_t)o->ram_chunk, "disk_chunk_bytes", (json_int_t)o->disk_chunk);
+    if (o->disks_only) {
+        json_object_set_new(arguments, "disks_only", json_true());
+        json_object_set_new(arguments, "store_bytes", json_integer((json_int_t)o->store));
+    }
     if (secret->kind)
         json_object_set_new(arguments, "secret", secret_to_json(secret));
     if (*base)
@@ -159,6 +170,12 @@ static int run(void *parsed, struct ferry_error *err)
 static const struct option_spec options[] = {
     OPTION("no-disks", NULL, OPTION_FLAG, struct snapshot_cli, no_disks,
            "leave the disks' content out; a restore then needs the\nsame disk files"),
+    OPTION("disks-only", NULL, OPTION_FLAG, struct snapshot_cli, disks_only,
+           "the disks of one instant, as a machine that is switched\noff; the guest goes on "
+           "meanwhile"),
+    OPTION("store", "SIZE", OPTION_SIZE, struct snapshot_cli, store,
+           "with --disks-only: keep up to SIZE of what the guest\noverwrites in memory, 64K to 16G "
+           "(64M)"),
     OPTION("stop", NULL, OPTION_FLAG, struct snapshot_cli, stop,
            "end the machine when the image is complete"),
     OPTION_RANGE("level", "N", struct snapshot_cli, level, 1, 19,
@@ -187,8 +204,8 @@ const struct command command_snapshot = {
     .name = "snapshot",
     .summary = "Write a machine down: memory, CPUs, devices, disks",
     .details =
-        "The guest is paused meanwhile and goes on afterwards.  FILE appears under its name\n"
-        "only when it is complete.",
+        "The guest is paused meanwhile and goes on afterwards; with --disks-only it goes on at\n"
+        "once.  FILE appears under its name only when it is complete.",
     .options = options,
     .operands = operands,
     .parsed_size = sizeof(struct snapshot_cli),

@@ -114,7 +114,9 @@ void vm_look_at_guest(struct vm *vm)
     if (!vm->machine || !vm->control)
         return; /* comes again when the machine is served */
     if (vm->job) {
-        if (atomic_load(&vm->guest_events) && !vm->job->guest_may_stop)
+        unsigned came = atomic_load(&vm->guest_events);
+        if ((came && !vm->job->guest_may_stop) ||
+            (came & 1u << MACHINE_EVENT_RESET && vm->job->reset_cancels))
             atomic_store(&vm->job->progress.cancelled, true);
         return; /* comes again when the job is done */
     }

@@ -14,6 +14,7 @@ struct vm_job {
     struct vm *vm;
     const char *name;    /* "snapshot", "migrate", ...: for status and messages */
     bool guest_may_stop; /* go on if the guest switches itself off meanwhile; else: cancelled */
+    bool reset_cancels;  /* but a guest that wants to boot again does not wait for it */
     /* On the job's thread. */
     int (*work)(struct vm_job *job, struct ferry_error *err);
     /* On the loop's thread, the job is over: answer the call. */

@@ -11,20 +11,36 @@
 #include "common/cleanup.h"
 #include "common/hash.h"
 #include "imagefmt/chain.h"
-#include "snapshot/snapshot.h"
+#include "snapshot/live_disks.h"
 
 struct snapshot_job {
     struct vm_job job; /* first: the two are one pointer */
     char *path;        /* NULL: to fd */
     int fd;
     bool was_running;
-    bool hold; /* the guest does not go on after the image */
-    bool stop; /* and the machine ends: the image is where it should be */
+    bool hold;       /* the guest does not go on after the image */
+    bool stop;       /* and the machine ends: the image is where it should be */
+    bool disks_only; /* as of one instant, while the guest goes on */
     struct snapshot_options options;
     struct image *base;
     struct image_secret secret; /* wiped when the job ends */
     struct snapshot_result result;
 };
+
+static int work_disks_only(struct vm_job *job, struct ferry_error *err)
+{
+    struct snapshot_job *s = (struct snapshot_job *)job;
+    struct machine *machine = job->vm->machine;
+
+    int error =
+        s->path
+            ? snapshot_save_disks(machine, s->path, &s->options, &job->progress, &s->result, err)
+            : snapshot_save_disks_fd(machine, s->fd, &s->options, &job->progress, &s->result, err);
+    if (error == -ECANCELED && atomic_load(&job->vm->guest_events) & 1u << MACHINE_EVENT_RESET)
+        return ferry_fail(err, -ECANCELED, job->vm->dir.name,
+                          "the guest is booting again, and does not wait for an image");
+    return error;
+}
 
 static int work(struct vm_job *job, struct ferry_error *err)
 {
@@ -36,20 +52,26 @@ static int work(struct vm_job *job, struct ferry_error *err)
         if (error)
             return error;
     }
+    if (s->disks_only)
+        return work_disks_only(job, err);
     if (s->path)
         return snapshot_save(machine, s->path, &s->options, &job->progress, &s->result, err);
     return snapshot_save_fd(machine, s->fd, &s->options, &job->progress, &s->result, err);
 }
 
-static json_t *result_to_json(const struct snapshot_result *result)
+static json_t *result_to_json(const struct snapshot_job *s)
 {
+    const struct snapshot_result *result = &s->result;
     char root[2 * SHA256_BYTES + 1];
 
     hex_encode(result->root, SHA256_BYTES, root);
-    return json_pack("{s:I, s:I, s:o, s:o, s:s}", "bytes", (json_int_t)result->bytes,
-                     "content_bytes", (json_int_t)result->content_bytes, "pause_ms",
-                     output_ms(result->pause_ns), "total_ms", output_ms(result->total_ns), "root",
-                     root);
+    json_t *json =
+        json_pack("{s:I, s:I, s:o, s:o, s:s}", "bytes", (json_int_t)result->bytes, "content_bytes",
+                  (json_int_t)result->content_bytes, "pause_ms", output_ms(result->pause_ns),
+                  "total_ms", output_ms(result->total_ns), "root", root);
+    if (s->disks_only)
+        json_object_set_new(json, "copied_bytes", json_integer((json_int_t)result->copied_bytes));
+    return json;
 }
 
 static void done(struct vm_job *job)
@@ -63,7 +85,7 @@ static void done(struct vm_job *job)
             (void)machine_resume(vm->machine, NULL);
         return;
     }
-    control_reply(job->call, result_to_json(&s->result));
+    control_reply(job->call, result_to_json(s));
     if (s->stop)
         vm_end(vm, NULL);
 }
@@ -88,6 +110,13 @@ static uint32_t chunk_bytes(const json_t *arguments, const char *key)
     return value < 0 || value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
 }
 
+static uint64_t store_bytes(const json_t *arguments)
+{
+    json_int_t value = json_integer_value(json_object_get(arguments, "store_bytes"));
+
+    return value < 0 ? UINT64_MAX : (uint64_t)value;
+}
+
 /* What it builds on lies beside it; a sealed one has the secret of the new image. */
 static int open_base(struct snapshot_job *s, const char *path, struct ferry_error *err)
 {
@@ -109,6 +138,8 @@ static int read_arguments(struct snapshot_job *s, struct control_call *call,
     s->fd = control_take_fd(call);
     s->stop = json_is_true(json_object_get(arguments, "stop"));
     s->hold = s->stop || json_is_true(json_object_get(arguments, "hold"));
+    s->disks_only = json_is_true(json_object_get(arguments, "disks_only"));
+    s->options.store_bytes = store_bytes(arguments);
     s->options.no_disks = json_is_true(json_object_get(arguments, "no_disks"));
     s->options.level = (int)json_integer_value(json_object_get(arguments, "level"));
     s->options.ram_chunk_bytes = chunk_bytes(arguments, "ram_chunk_bytes");
@@ -120,6 +151,9 @@ static int read_arguments(struct snapshot_job *s, struct control_call *call,
     error = open_base(s, json_string_value(json_object_get(arguments, "base")), err);
     if (error)
         return error;
+    if (s->disks_only && (s->hold || s->options.no_disks || s->options.ram_chunk_bytes))
+        return ferry_usage(err, "snapshot",
+                           "of disks alone the guest goes on, and there is no memory in it");
     if (!path == (s->fd < 0) || (path && *path != '/'))
         return ferry_usage(err, "snapshot", "wants an absolute file or a descriptor sent along");
     if (path && !(s->path = strdup(path)))
@@ -149,6 +183,7 @@ void vm_snapshot_command(struct control_call *call, void *opaque)
                              .destroy = destroy,
                              .call = call};
     int error = read_arguments(s, call, &err);
+    s->job.reset_cancels = s->disks_only;
     s->was_running = machine_is_running(vm->machine);
     if (!error)
         error = vm_job_start(vm, &s->job, &err);
