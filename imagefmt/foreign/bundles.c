@@ -10,6 +10,8 @@
 #include "imagefmt/foreign/bundle.h"
 
 const struct bundle_format *const bundle_formats[] = {
+    &bundle_ova,
+    &bundle_ovf,
     &bundle_oci,
     &bundle_oci_folder,
     NULL,
