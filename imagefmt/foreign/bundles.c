@@ -12,6 +12,7 @@
 const struct bundle_format *const bundle_formats[] = {
     &bundle_ova,
     &bundle_ovf,
+    &bundle_xva,
     &bundle_oci,
     &bundle_oci_folder,
     NULL,
