@@ -22,46 +22,10 @@
 #include "imagefmt/foreign/container.h"
 #include "imagefmt/foreign/sink.h"
 #include "imagefmt/foreign/source.h"
+#include "imagefmt/foreign/stream.h"
+#include "tests/support/test_folder.h"
 
 #define BIG_BYTES (9 * GIB + 77)
-
-static char folder[64]; /* of one test */
-
-static int make_folder(void **state)
-{
-    (void)state;
-    strcpy(folder, "/tmp/test_container.XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-/* Run a script in the test's folder; its exit status. */
-static int __attribute__((format(printf, 1, 2))) shell(const char *format, ...)
-{
-    char script[4096], command[4400];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(script, sizeof(script), format, arguments);
-    va_end(arguments);
-    snprintf(command, sizeof(command), "cd %s && { %s\n}", folder, script);
-    return system(command); /* NOLINT(cert-env33-c): the tests' own words */
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return shell("rm -rf %s", folder);
-}
-
-static int open_file(const char *name, int flags)
-{
-    char path[256];
-
-    snprintf(path, sizeof(path), "%s/%s", folder, name);
-    int fd = open(path, flags | O_CLOEXEC, 0600);
-    assert_true(fd >= 0);
-    return fd;
-}
 
 static void ok(int result, const struct ferry_error *err)
 {
@@ -69,30 +33,13 @@ static void ok(int result, const struct ferry_error *err)
         fail_msg("%d: %s: %s (%s)", result, err->about, err->message, err->cause);
 }
 
-/* ---- A stream of a file, for reading in order ---- */
-
-struct file_stream {
-    struct stream stream;
-    int fd;
-};
-
-static int read_file(struct stream *stream, void *data, size_t size, size_t *got,
-                     struct ferry_error *err)
+static struct stream *stream_of(int fd)
 {
-    ssize_t part = 1;
+    struct stream *stream;
 
-    (void)err;
-    for (*got = 0; *got < size && part > 0; *got += (size_t)part) {
-        part = read(((struct file_stream *)stream)->fd, (char *)data + *got, size - *got);
-        assert_true(part >= 0);
-    }
-    return 0;
-}
-
-static struct file_stream stream_of(int fd)
-{
     assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
-    return (struct file_stream){.stream = {.read = read_file, .about = "stream"}, .fd = fd};
+    assert_int_equal(stream_of_fd(fd, "stream", &stream, NULL), 0);
+    return stream;
 }
 
 /* ---- Writing ---- */
@@ -139,7 +86,7 @@ static void assert_members(const char *under, uint8_t sums[3][SHA256_BYTES])
 
 static void write_tar(const char *name, bool in_order, uint8_t sums[3][SHA256_BYTES])
 {
-    CLEANUP_FD int fd = open_file(name, O_CREAT | O_RDWR);
+    CLEANUP_FD int fd = test_folder_open(name, O_CREAT | O_RDWR);
     struct ferry_error err = {0};
     struct container *c = NULL;
     struct fd_sink sink;
@@ -180,7 +127,7 @@ static void test_folder(void **state)
 
     (void)state;
     assert_int_equal(shell("mkdir out"), 0);
-    CLEANUP_FD int fd = open_file("out", O_RDONLY | O_DIRECTORY);
+    CLEANUP_FD int fd = test_folder_open("out", O_RDONLY | O_DIRECTORY);
     ok(container_create_folder(fd, "out", &c, &err), &err);
     assert_true(container_can_patch(c));
     add_members(c, sums);
@@ -201,7 +148,7 @@ static void test_folder_at_random(void **state)
     uint64_t bytes;
 
     (void)state;
-    CLEANUP_FD int fd = open_file(".", O_RDONLY | O_DIRECTORY);
+    CLEANUP_FD int fd = test_folder_open(".", O_RDONLY | O_DIRECTORY);
     ok(container_create_folder(fd, "out", &c, &err), &err);
     ok(container_begin(c, "sparse", CONTAINER_UNKNOWN, &sink, &err), &err);
     ok(sink->write(sink, "start", 5, &err), &err);
@@ -245,12 +192,12 @@ static void test_patches(void **state)
     struct fd_sink sink;
 
     (void)state;
-    CLEANUP_FD int fd = open_file("a.tar", O_CREAT | O_RDWR);
+    CLEANUP_FD int fd = test_folder_open("a.tar", O_CREAT | O_RDWR);
     sink_of_fd(&sink, fd, "tar", false);
     ok(container_create_tar(&sink.sink, &c, &err), &err);
     patch_members(c);
     assert_int_equal(shell("mkdir from-tar folder && tar -C from-tar -xf a.tar"), 0);
-    CLEANUP_FD int folder_fd = open_file("folder", O_RDONLY | O_DIRECTORY);
+    CLEANUP_FD int folder_fd = test_folder_open("folder", O_RDONLY | O_DIRECTORY);
     ok(container_create_folder(folder_fd, "folder", &c, &err), &err);
     patch_members(c);
     assert_int_equal(
@@ -268,7 +215,7 @@ static void test_misuse(void **state)
     char name[LIMIT_MEMBER_NAME_BYTES + 2];
 
     (void)state;
-    CLEANUP_FD int fd = open_file("a.tar", O_CREAT | O_RDWR);
+    CLEANUP_FD int fd = test_folder_open("a.tar", O_CREAT | O_RDWR);
     sink_of_fd(&sink, fd, "tar", true);
     ok(container_create_tar(&sink.sink, &c, &err), &err);
     assert_int_equal(container_begin(c, "disk", CONTAINER_UNKNOWN, &member, &err), -EINVAL);
@@ -326,7 +273,7 @@ static void sum_index(int fd, bool is_folder, uint8_t sum[SHA256_BYTES], uint64_
 
 static void sum_stream(int fd, uint8_t sum[SHA256_BYTES], uint64_t *count)
 {
-    struct file_stream file = stream_of(fd);
+    CLEANUP(stream_cleanup) struct stream *file = stream_of(fd);
     struct container_stream *s = NULL;
     struct container_member m;
     struct ferry_error err = {0};
@@ -334,7 +281,7 @@ static void sum_stream(int fd, uint8_t sum[SHA256_BYTES], uint64_t *count)
     uint8_t data[777];
     int more;
 
-    ok(container_stream_open(&file.stream, 100, &s, &err), &err);
+    ok(container_stream_open(file, 100, &s, &err), &err);
     for (*count = 0; (more = container_stream_next(s, &m, &err)) == 1; (*count)++) {
         struct stream *content = container_stream_content(s);
         size_t got;
@@ -364,14 +311,14 @@ static void test_formats_of_tar(void **state)
               "seq 9999 > in/sub/b && head -c 512 /dev/zero > in/sub/c && "
               "seq 3 > in/sub/$(printf 'l%%.0s' $(seq 90))/d && touch -d '@1.5' in/a"),
         0);
-    CLEANUP_FD int in = open_file("in", O_RDONLY | O_DIRECTORY);
+    CLEANUP_FD int in = test_folder_open("in", O_RDONLY | O_DIRECTORY);
     sum_index(in, true, expected, &expected_count);
     assert_int_equal(expected_count, 5);
     for (size_t i = 0; i < sizeof(formats) / sizeof(*formats); i++) {
         /* in the order in which the folder was walked */
         assert_int_equal(shell("rm -f a.tar; cd in; tar --format=%s -cf ../a.tar .", formats[i]),
                          0);
-        CLEANUP_FD int tar = open_file("a.tar", O_RDONLY);
+        CLEANUP_FD int tar = test_folder_open("a.tar", O_RDONLY);
         sum_index(tar, false, sum, &count);
         assert_int_equal(count, expected_count);
         sum_stream(tar, expected, &count);
@@ -384,7 +331,7 @@ static void test_formats_of_tar(void **state)
               "-cf ../a.tar -T -"),
         0);
     static const char *const names[] = {"a", "empty", "sub/b", "sub/c"};
-    CLEANUP_FD int tar = open_file("a.tar", O_RDONLY);
+    CLEANUP_FD int tar = test_folder_open("a.tar", O_RDONLY);
     CLEANUP(source_cleanup) struct source *source = NULL;
     struct container_index *index = NULL;
     assert_int_equal(source_of_fd(tar, "tar", &source, NULL), 0);
@@ -414,9 +361,9 @@ static void test_sums_of_a_stream(void **state)
 
     (void)state;
     assert_int_equal(shell("seq 99999 > a; seq 5 > b; seq 7 > c; tar -cf a.tar a b c"), 0);
-    CLEANUP_FD int fd = open_file("a.tar", O_RDONLY);
-    struct file_stream file = stream_of(fd);
-    assert_int_equal(container_stream_open(&file.stream, 3, &s, NULL), 0);
+    CLEANUP_FD int fd = test_folder_open("a.tar", O_RDONLY);
+    CLEANUP(stream_cleanup) struct stream *file = stream_of(fd);
+    assert_int_equal(container_stream_open(file, 3, &s, NULL), 0);
     assert_int_equal(container_stream_next(s, &m, NULL), 1);
     struct stream *content = container_stream_content(s);
     assert_int_equal(content->read(content, data, sizeof(data), &got, NULL), 0);
@@ -454,12 +401,12 @@ static void refuse_index(int fd, bool is_folder, const char *says)
 
 static void refuse_stream(int fd, const char *says)
 {
-    struct file_stream file = stream_of(fd);
+    CLEANUP(stream_cleanup) struct stream *file = stream_of(fd);
     struct container_stream *s = NULL;
     struct container_member m;
     struct ferry_error err = {0};
 
-    int more = container_stream_open(&file.stream, 4, &s, &err);
+    int more = container_stream_open(file, 4, &s, &err);
     if (!more)
         do
             more = container_stream_next(s, &m, &err);
@@ -478,7 +425,7 @@ static void __attribute__((format(printf, 2, 3))) refuse(const char *says, const
     vsnprintf(script, sizeof(script), format, arguments);
     va_end(arguments);
     assert_int_equal(shell("rm -rf a.tar in; mkdir in; cd in; echo text > t; %s", script), 0);
-    CLEANUP_FD int fd = open_file("a.tar", O_RDONLY);
+    CLEANUP_FD int fd = test_folder_open("a.tar", O_RDONLY);
     refuse_index(fd, false, says);
     refuse_stream(fd, says);
 }
@@ -540,7 +487,7 @@ static void test_refused_folders(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         assert_int_equal(shell("rm -rf in; mkdir in; cd in; %s", cases[i].script), 0);
-        CLEANUP_FD int fd = open_file("in", O_RDONLY | O_DIRECTORY);
+        CLEANUP_FD int fd = test_folder_open("in", O_RDONLY | O_DIRECTORY);
         refuse_index(fd, true, cases[i].says);
     }
 }
@@ -554,7 +501,7 @@ static void test_folder_that_changes(void **state)
 
     (void)state;
     assert_int_equal(shell("mkdir -p in/sub; echo text > in/sub/t; echo text > in/u"), 0);
-    CLEANUP_FD int fd = open_file("in", O_RDONLY | O_DIRECTORY);
+    CLEANUP_FD int fd = test_folder_open("in", O_RDONLY | O_DIRECTORY);
     ok(container_index_folder(fd, "in", 4, &index, &err), &err);
     assert_int_equal(shell("mkdir out; echo text > out/t; rm -r in/sub; ln -s ../out in/sub; "
                            "echo more >> in/u"),
@@ -563,6 +510,67 @@ static void test_folder_that_changes(void **state)
                      -ELOOP);
     assert_int_equal(container_source(index, container_find(index, "u"), &source, &err), -EAGAIN);
     container_index_close(index);
+}
+
+/* ---- Many members ---- */
+
+#define MANY 300000
+
+/* A tar of empty members whose names count up; the last one may be called as the first. */
+struct many {
+    struct source source;
+    bool twice;
+};
+
+static int pread_many(struct source *source, uint64_t offset, void *data, size_t size,
+                      struct ferry_error *err)
+{
+    const struct many *many = (const struct many *)source;
+    uint8_t *at = data;
+
+    (void)err;
+    memset(data, 0, size);
+    assert_true(offset % 512 == 0 && size % 512 == 0);
+    for (; size && offset / 512 < MANY; size -= 512, offset += 512, at += 512) {
+        uint64_t number = offset / 512;
+        unsigned sum = 0;
+        snprintf((char *)at, 100, "%07llu",
+                 (unsigned long long)(many->twice && number == MANY - 1 ? 0 : number));
+        memcpy(at + 100, "0000644\0000000000\0000000000\00000000000000\00000000000000", 47);
+        memcpy(at + 148, "        0ustar", 14);
+        for (int i = 0; i < 512; i++)
+            sum += at[i];
+        snprintf((char *)at + 148, 8, "%06o", sum);
+    }
+    return 0;
+}
+
+static void test_many_members(void **state)
+{
+    struct many many = {
+        .source = {.pread = pread_many, .size_bytes = (MANY + 2) * 512ull, .about = "many"}};
+    struct container_index *index = NULL;
+    struct ferry_error err = {.code = 0};
+
+    (void)state;
+    assert_int_equal(container_index_tar(&many.source, LIMIT_MEMBERS, &index, &err), -E2BIG);
+    ok(container_index_tar(&many.source, MANY, &index, &err), &err);
+    assert_int_equal(container_members(index), MANY);
+    assert_ptr_equal(container_find(index, "0277777"), container_member(index, 277777));
+    container_index_close(index);
+    many.twice = true;
+    assert_int_equal(container_index_tar(&many.source, MANY, &index, &err), -EEXIST);
+    CLEANUP(stream_cleanup) struct stream *stream = NULL;
+    struct container_stream *s;
+    struct container_member m;
+    int more;
+    ok(stream_of_source(&many.source, &stream, &err), &err);
+    ok(container_stream_open(stream, MANY, &s, &err), &err);
+    do
+        more = container_stream_next(s, &m, &err);
+    while (more == 1);
+    container_stream_close(s);
+    assert_int_equal(more, -EEXIST);
 }
 
 /* ---- Over 8 GiB ---- */
@@ -590,7 +598,7 @@ static void test_large_member(void **state)
     struct sink *member = NULL;
 
     (void)state;
-    CLEANUP_FD int fd = open_file("a.tar", O_CREAT | O_RDWR);
+    CLEANUP_FD int fd = test_folder_open("a.tar", O_CREAT | O_RDWR);
     sink_of_fd(&sink, fd, "tar", false);
     sink.sink.write = write_sparse;
     ok(container_create_tar(&sink.sink, &c, &err), &err);
@@ -628,23 +636,22 @@ static void test_large_member(void **state)
     refuse_index(fd, false, "cut short");
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_tar_is_read_by_tar),
-        TEST(test_folder),
-        TEST(test_folder_at_random),
-        TEST(test_patches),
-        TEST(test_misuse),
-        TEST(test_formats_of_tar),
-        TEST(test_sums_of_a_stream),
-        TEST(test_refused_members),
-        TEST(test_refused_ends),
-        TEST(test_refused_folders),
-        TEST(test_folder_that_changes),
-        TEST(test_large_member),
+        TEST_IN_FOLDER(test_tar_is_read_by_tar),
+        TEST_IN_FOLDER(test_folder),
+        TEST_IN_FOLDER(test_folder_at_random),
+        TEST_IN_FOLDER(test_patches),
+        TEST_IN_FOLDER(test_misuse),
+        TEST_IN_FOLDER(test_formats_of_tar),
+        TEST_IN_FOLDER(test_sums_of_a_stream),
+        TEST_IN_FOLDER(test_refused_members),
+        TEST_IN_FOLDER(test_refused_ends),
+        TEST_IN_FOLDER(test_refused_folders),
+        TEST_IN_FOLDER(test_folder_that_changes),
+        TEST_IN_FOLDER(test_large_member),
+        cmocka_unit_test(test_many_members),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
