@@ -51,7 +51,7 @@ int block_map_extent(const struct block_map *map, uint64_t offset, uint64_t most
         return error;
     uint64_t end = least(block * map->block_bytes, map->size_bytes);
     *extent = (struct disk_extent){
-        .size_bytes = end - offset, .kind = first ? DISK_DATA : DISK_ZERO, .exclusive = first != 0};
+        .size_bytes = end - offset, .kind = first ? DISK_DATA : DISK_ZERO, .ratio = first != 0};
     return 0;
 }
 

@@ -15,6 +15,11 @@ enum codec_kind {
     CODEC_ZSTD,    /* one RFC 8878 frame with its content's size */
 };
 
+/* One byte inflates to no more than so many (Deflate: RFC 1951's longest match in two bits; zstd: a
+ * block of 128 KiB in four bytes). */
+#define CODEC_RATIO_DEFLATE 1032
+#define CODEC_RATIO_ZSTD    32768
+
 struct codec;
 
 /* level: 0 for the usual one, else 1..12 (deflate) or 1..19 (zstd); FERRY_USAGE beyond. */

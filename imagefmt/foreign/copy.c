@@ -45,8 +45,8 @@ struct copy {
     struct disk *disk;
     struct disk_writer *writer; /* NULL: digest only */
     const struct disk_copy_options *options;
-    uint64_t size, at;  /* at: the next byte to walk over */
-    uint64_t exclusive; /* bytes of the walk so far that lie in the file as they are */
+    uint64_t size, at; /* at: the next byte to walk over */
+    uint64_t stored;   /* bytes of the file that the walk so far needs at least */
     uint32_t unit_bytes, piece_bytes;
     /* What becomes of a unit. */
     int (*step)(struct disk_writer *writer, const struct disk_unit *unit, struct ferry_error *err);
@@ -109,13 +109,14 @@ static int next_piece(struct copy *c, struct piece *piece, struct ferry_error *e
         found = true;
         end = least(end, piece->offset + piece->size);
         mark_touched(c, piece, c->at - piece->offset, end - piece->offset);
-        c->exclusive += extent.exclusive ? end - c->at : 0;
+        c->stored += extent.ratio ? (end - c->at) / extent.ratio : 0;
         c->at = end;
-        if (c->exclusive > c->disk->stored_bytes)
-            return ferry_refuse(err, -EBADMSG, NULL,
-                                "the disk is damaged: more content than its file could hold lies "
-                                "before byte %llu, so that places of it are shared",
-                                (unsigned long long)end);
+        if (c->stored > c->disk->stored_bytes)
+            return ferry_refuse(
+                err, -EBADMSG, NULL,
+                "the disk is damaged: it has more content before byte %llu than its "
+                "file can hold, so that places of it are shared",
+                (unsigned long long)end);
     }
     return found;
 }
@@ -312,7 +313,7 @@ static int run_pass(struct copy *c, struct ferry_error *err)
         c->disk->in_order ? next_piece_read : next_piece;
     int more = 1, error = 0;
 
-    c->at = c->exclusive = 0;
+    c->at = c->stored = 0;
     while (more > 0 && !error) {
         if (c->busy == c->count)
             error = take_oldest(c, err);
@@ -333,7 +334,7 @@ static int plan_places(struct copy *c, struct ferry_error *err)
     struct piece *piece = &c->pieces[0];
     int more, error = 0;
 
-    c->at = c->exclusive = 0;
+    c->at = c->stored = 0;
     while (!error && (more = next_piece(c, piece, err)) != 0) {
         if (more < 0)
             return more;

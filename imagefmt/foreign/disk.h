@@ -63,9 +63,9 @@ enum disk_extent_kind {
 struct disk_extent {
     uint64_t size_bytes; /* at least 1 */
     enum disk_extent_kind kind;
-    /* DISK_DATA that lies in the file as it is, in bytes that no other place of the disk may share:
-     * all such extents together are no larger than the disk's stored_bytes. */
-    bool exclusive;
+    /* Of DISK_DATA: how many bytes of it one byte of the file can hold at most, which no other
+     * place of the disk shares: 1 if it is stored as it is.  0: not known. */
+    uint32_t ratio;
 };
 
 struct disk;
@@ -93,7 +93,7 @@ struct disk {
     const struct disk_format *format;
     uint64_t size_bytes; /* as the guest sees it */
     bool in_order;
-    uint64_t stored_bytes; /* all that exclusive extents may take; 0: there are none */
+    uint64_t stored_bytes; /* of the files that extents with a ratio lie in */
     uint32_t block_bytes; /* aligned reads of as much cost least; a power of two, 0: all the same */
     void *opaque;         /* the format's */
 };

@@ -324,7 +324,10 @@ static int qcow2_extent(struct disk *disk, uint64_t offset, struct disk_extent *
     *extent = (struct disk_extent){
         .size_bytes = m.size_bytes,
         .kind = m.kind == DATA || m.kind == COMPRESSED ? DISK_DATA : DISK_ZERO,
-        .exclusive = m.kind == DATA,
+        .ratio = m.kind == DATA          ? 1
+                 : m.kind != COMPRESSED  ? 0
+                 : q->header.compression ? CODEC_RATIO_ZSTD
+                                         : CODEC_RATIO_DEFLATE,
     };
     if (m.kind != ABSENT || !q->backing || offset >= q->backing->size_bytes)
         return 0;

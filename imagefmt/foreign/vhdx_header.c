@@ -137,6 +137,10 @@ static int parse_regions(struct source *source, const uint8_t *bytes, struct vhd
                                 "needs a region that is not known here");
         }
     }
+    uint64_t bat = layout->bat_offset, metadata = layout->metadata_offset;
+    if (bat % MIB || metadata % MIB ||
+        (bat < metadata + layout->metadata_bytes && metadata < bat + layout->bat_bytes))
+        return damaged(source, "its regions overlap, or do not begin at whole MiB", err);
     if (layout->bat_offset < MIB || layout->metadata_offset < MIB ||
         layout->metadata_bytes < VHDX_METADATA_BYTES)
         return damaged(source, "a region that it needs is missing", err);

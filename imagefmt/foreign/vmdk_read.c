@@ -292,7 +292,9 @@ static int vmdk_extent(struct disk *disk, uint64_t offset, struct disk_extent *e
     uint64_t end = grain * v->grain_bytes;
     extent->size_bytes = (end < disk->size_bytes ? end : disk->size_bytes) - offset;
     extent->kind = (enum disk_extent_kind)kind;
-    extent->exclusive = kind == DISK_DATA && !(v->header.flags & VMDK_FLAG_COMPRESSED);
+    extent->ratio = kind != DISK_DATA                        ? 0
+                    : v->header.flags & VMDK_FLAG_COMPRESSED ? CODEC_RATIO_DEFLATE
+                                                             : 1;
     return 0;
 }
 
