@@ -125,13 +125,15 @@ coverage:
 
 .PHONY: bench-convert bench-convert-run bench-image bench-image-run fuzz-smoke coverage
 
-# Moves to and fro for SOAK seconds.
+# All pairs of kinds of disks, all that can be broken in them, and moves to and fro for SOAK seconds.
 SOAK ?= 1000
 soak:
 	@tools/install-packages bench
 	@$(MAKE) --no-print-directory soak-run
 
 soak-run: all guest
+	@tests/cli/matrix.sh $(O) all
+	@tests/cli/broken.sh $(O) all
 	@PINGPONG_SECONDS=$(SOAK) tests/guest/pingpong.sh $(O)
 
 .PHONY: demo demo-run bench bench-run soak soak-run

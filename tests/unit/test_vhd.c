@@ -86,6 +86,11 @@ static void test_fields(void **state)
     refuse(fd, false, 32, "\x80", 1, "block size");
     refuse(fd, false, 32, "\0\x30", 2, "block size");
     refuse(fd, false, 32, "\0\0\2\0", 4, "block size");
+    for (char i = 0; i < 4; i++) { /* the copy of the footer, the header, the table */
+        assert_int_equal(disk_sample_try_forged(fd, vhd, 1536, (char[]){0, 0, 0, i}, 4, &err),
+                         -EBADMSG);
+        assert_non_null(strstr(err.message, "not content"));
+    }
     /* A footer that is lost has a copy. */
     assert_int_equal(disk_sample_try_forged(fd, vhd, end - 512, "lost", 4, &err), 0);
     assert_int_equal(disk_sample_try_forged(fixed, vhd, size_of(fixed) - 512, "lost", 4, &err),

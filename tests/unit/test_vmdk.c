@@ -84,7 +84,8 @@ static void test_fields_of_a_stream(void **state)
     refuse(fd, 65536, "\x80", 1, "cannot be inflated");              /* LBA of the first grain */
     refuse(fd, 65536 + 8, "\xff\xff\xff\xff", 4, "be inflated");     /* its size */
     refuse(fd, 65536 + 12 + 100, "\x12\x34\x56\x78", 4, "inflated"); /* its data */
-    refuse(fd, end - 2048, "\xff\xff\xff\xff", 4, "cut short");      /* where the first table is */
+    refuse(fd, end - 2048, "\1\0\0\0", 4, "table or a grain");
+    refuse(fd, end - 2048, "\xff\xff\xff\xff", 4, "cut short"); /* where the first table is */
 }
 
 static void test_sweep(void **state)
