@@ -69,7 +69,7 @@ static int prepare(struct packer *p, struct ferry_error *err)
     const char *name = p->options->disk_format ? p->options->disk_format : "vmdk";
 
     p->format = disk_format_by_name(name);
-    if (!p->format || !p->format->create || !*ovf_uri_of_format(name))
+    if (!p->format || !p->format->create || !ovf_uri_of_format(name))
         return ferry_usage(err, p->about, "an OVF has no disks of the format '%s'", name);
     p->guest = *p->content->guest;
     for (uint32_t i = 0; i < p->guest.disk_count; i++) {

@@ -181,8 +181,12 @@ static void test_other_disk_formats(void **state)
         ok(bundle_rig_write(&sample, &bundle_ovf, fd, false, &options, &err), &err);
         ok(bundle_rig_read(&bundle_ovf, fd, BUNDLE_FOLDER, &sample, NULL, &err), &err);
     }
-    const struct bundle_write_options options = {.disk_format = "no such"};
-    assert_int_equal(bundle_rig_write(&sample, &bundle_ovf, -1, false, &options, &err), -EINVAL);
+    static const char *const none[] = {"no such", "ferry"};
+    for (size_t i = 0; i < 2; i++) {
+        const struct bundle_write_options options = {.disk_format = none[i]};
+        assert_int_equal(bundle_rig_write(&sample, &bundle_ovf, -1, false, &options, &err),
+                         -EINVAL);
+    }
     bundle_rig_close(&sample);
 }
 
