@@ -21,8 +21,8 @@
 #include "imagefmt/foreign/container.h"
 #include "imagefmt/foreign/oci.h"
 #include "imagefmt/foreign/source.h"
-#include "tests/support/bundle_sample.h"
 #include "tests/support/disk_sample.h"
+#include "tests/support/machine_files.h"
 
 /* ---- There and back ---- */
 
@@ -51,30 +51,30 @@ static void compare_guests(const struct guest *a, const struct guest *b)
     }
 }
 
-static void check_file(const struct bundle_sample *s, int fd)
+static void check_file(const struct machine_files *s, int fd)
 {
     CLEANUP(source_cleanup) struct source *source = NULL;
     struct ferry_error err = {0};
     struct bundle *bundle;
 
-    if (bundle_sample_open_file(fd, &bundle_oci, &source, &bundle, &err))
+    if (machine_files_open_file(fd, &bundle_oci, &source, &bundle, &err))
         fail_msg("%s: %s", err.about, err.message);
     assert_int_equal(json_array_size(bundle->notes), 0);
     compare_guests(&s->guest, &bundle->guest);
-    if (bundle_sample_compare(s, bundle, &err))
+    if (machine_files_compare(s, bundle, &err))
         fail_msg("%s: %s", err.about, err.message);
     bundle->format->close(bundle);
 }
 
-static void check_folder(const struct bundle_sample *s, int fd)
+static void check_folder(const struct machine_files *s, int fd)
 {
     struct ferry_error err = {0};
     struct bundle *bundle;
 
-    if (bundle_sample_open_folder(fd, &bundle_oci_folder, &bundle, &err))
+    if (machine_files_open_folder(fd, &bundle_oci_folder, &bundle, &err))
         fail_msg("%s: %s", err.about, err.message);
     compare_guests(&s->guest, &bundle->guest);
-    if (bundle_sample_compare(s, bundle, &err))
+    if (machine_files_compare(s, bundle, &err))
         fail_msg("%s: %s", err.about, err.message);
     bundle->format->close(bundle);
 }
@@ -96,20 +96,20 @@ static void test_round_trips(void **state)
 
     (void)state;
     for (int kernel = 0; kernel < 2; kernel++) {
-        struct bundle_sample s;
-        bundle_sample_init(&s, kernel, false);
-        CLEANUP_FD int file = bundle_sample_to_file(&s, &bundle_oci, &options, false);
-        CLEANUP_FD int again = bundle_sample_to_file(&s, &bundle_oci, &options, false);
-        CLEANUP_FD int pipe = bundle_sample_to_file(&s, &bundle_oci, &options, true);
-        CLEANUP_FD int twice = bundle_sample_to_file(&s, &bundle_oci, &whole, true);
-        CLEANUP_FD int folder = bundle_sample_to_folder(&s, &bundle_oci_folder, &options, path);
+        struct machine_files s;
+        machine_files_init(&s, kernel, false);
+        CLEANUP_FD int file = machine_files_to_file(&s, &bundle_oci, &options, false);
+        CLEANUP_FD int again = machine_files_to_file(&s, &bundle_oci, &options, false);
+        CLEANUP_FD int pipe = machine_files_to_file(&s, &bundle_oci, &options, true);
+        CLEANUP_FD int twice = machine_files_to_file(&s, &bundle_oci, &whole, true);
+        CLEANUP_FD int folder = machine_files_to_folder(&s, &bundle_oci_folder, &options, path);
         check_file(&s, file);
         check_file(&s, pipe);
         check_file(&s, twice);
         check_folder(&s, folder);
         assert_true(same_files(file, again));
-        bundle_sample_remove(path);
-        bundle_sample_free(&s);
+        machine_files_remove(path);
+        machine_files_free(&s);
     }
 }
 
@@ -137,13 +137,13 @@ static void test_pieces(void **state)
     const struct bundle_write_options options = {.workers = 2, .level = 1};
     CLEANUP(source_cleanup) struct source *source = NULL;
     struct container_index *index = NULL;
-    struct bundle_sample s;
+    struct machine_files s;
 
     (void)state;
-    bundle_sample_init(&s, false, false);
-    bundle_sample_add(&s, noisy_disk(100 * MIB, 100 * MIB + 1));
-    bundle_sample_add(&s, noisy_disk(MIB, 1200 * GIB));
-    CLEANUP_FD int fd = bundle_sample_to_file(&s, &bundle_oci, &options, true);
+    machine_files_init(&s, false, false);
+    machine_files_add(&s, noisy_disk(100 * MIB, 100 * MIB + 1));
+    machine_files_add(&s, noisy_disk(MIB, 1200 * GIB));
+    CLEANUP_FD int fd = machine_files_to_file(&s, &bundle_oci, &options, true);
     check_file(&s, fd);
     /* layout, index, manifest, config, nvram; disks 0, 1 and 2, of which two are equal; 3 pieces
      * each of the others */
@@ -153,23 +153,23 @@ static void test_pieces(void **state)
     for (uint64_t i = 0; i < container_members(index); i++)
         assert_true(container_member(index, i)->size_bytes <= 64 * MIB);
     container_index_close(index);
-    bundle_sample_free(&s);
+    machine_files_free(&s);
 }
 
 static void test_holes_cost_nothing(void **state)
 {
     const struct bundle_write_options options = {.workers = 2};
-    struct bundle_sample s;
+    struct machine_files s;
     struct stat st;
 
     (void)state;
-    bundle_sample_init(&s, false, false);
-    bundle_sample_add(&s, noisy_disk(0, 100 * GIB));
-    CLEANUP_FD int fd = bundle_sample_to_file(&s, &bundle_oci, &options, false);
+    machine_files_init(&s, false, false);
+    machine_files_add(&s, noisy_disk(0, 100 * GIB));
+    CLEANUP_FD int fd = machine_files_to_file(&s, &bundle_oci, &options, false);
     assert_int_equal(fstat(fd, &st), 0);
     assert_true(st.st_size < (off_t)(5 * MIB));
     check_file(&s, fd);
-    bundle_sample_free(&s);
+    machine_files_free(&s);
 }
 
 /* ---- Witnesses ---- */
@@ -178,31 +178,31 @@ static void test_skopeo(void **state)
 {
     const struct bundle_write_options options = {.workers = 2, .digest = true};
     const struct bundle_write_options piped = {.workers = 2};
-    struct bundle_sample s;
+    struct machine_files s;
     char path[64], copy[64];
 
     (void)state;
-    bundle_sample_init(&s, false, false);
-    close(bundle_sample_to_folder(&s, &bundle_oci_folder, &options, path));
-    CLEANUP_FD int copied = bundle_sample_folder(copy);
-    CLEANUP_FD int tar = bundle_sample_to_file(&s, &bundle_oci, &options, false);
-    CLEANUP_FD int pipe = bundle_sample_to_file(&s, &bundle_oci, &piped, true);
+    machine_files_init(&s, false, false);
+    close(machine_files_to_folder(&s, &bundle_oci_folder, &options, path));
+    CLEANUP_FD int copied = machine_files_folder(copy);
+    CLEANUP_FD int tar = machine_files_to_file(&s, &bundle_oci, &options, false);
+    CLEANUP_FD int pipe = machine_files_to_file(&s, &bundle_oci, &piped, true);
 
-    bundle_sample_run("cd %s/blobs/sha256 && for f in *; do echo \"$f  $f\"; done | sha256sum "
+    machine_files_run("cd %s/blobs/sha256 && for f in *; do echo \"$f  $f\"; done | sha256sum "
                       "--quiet -c",
                       path);
-    bundle_sample_run("skopeo inspect --raw oci:%s | grep -q '%s'", path, KUBEVIRT_TYPE_DISK);
-    bundle_sample_run("skopeo inspect --raw --config oci:%s | grep -q '\"masquerade\"'", path);
-    bundle_sample_run("skopeo --insecure-policy copy -q oci:%s oci:%s/again", path, copy);
+    machine_files_run("skopeo inspect --raw oci:%s | grep -q '%s'", path, KUBEVIRT_TYPE_DISK);
+    machine_files_run("skopeo inspect --raw --config oci:%s | grep -q '\"masquerade\"'", path);
+    machine_files_run("skopeo --insecure-policy copy -q oci:%s oci:%s/again", path, copy);
     CLEANUP_FD int again = openat(copied, "again", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     check_folder(&s, again);
     for (int i = 0; i < 2; i++) {
         int fd = i ? pipe : tar;
-        bundle_sample_run("tar tvf /proc/%d/fd/%d > %s/list && cp /proc/%d/fd/%d %s/x.oci.tar",
+        machine_files_run("tar tvf /proc/%d/fd/%d > %s/list && cp /proc/%d/fd/%d %s/x.oci.tar",
                           getpid(), fd, copy, getpid(), fd, copy);
-        bundle_sample_run("skopeo --insecure-policy copy -q oci-archive:%s/x.oci.tar dir:%s/dir%d",
+        machine_files_run("skopeo --insecure-policy copy -q oci-archive:%s/x.oci.tar dir:%s/dir%d",
                           copy, copy, i);
-        bundle_sample_run("skopeo --insecure-policy copy -q oci-archive:%s/x.oci.tar "
+        machine_files_run("skopeo --insecure-policy copy -q oci-archive:%s/x.oci.tar "
                           "oci-archive:%s/y%d.tar",
                           copy, copy, i);
         char name[100];
@@ -210,30 +210,30 @@ static void test_skopeo(void **state)
         CLEANUP_FD int theirs = open(name, O_RDONLY | O_CLOEXEC);
         check_file(&s, theirs);
     }
-    bundle_sample_remove(copy);
-    bundle_sample_remove(path);
-    bundle_sample_free(&s);
+    machine_files_remove(copy);
+    machine_files_remove(path);
+    machine_files_free(&s);
 }
 
 /* What unpacks a layer gets the disk. */
 static void test_zstd(void **state)
 {
     const struct bundle_write_options options = {.workers = 2};
-    struct bundle_sample s;
+    struct machine_files s;
     char path[64];
 
     (void)state;
-    bundle_sample_init(&s, true, false);
-    close(bundle_sample_to_folder(&s, &bundle_oci_folder, &options, path));
+    machine_files_init(&s, true, false);
+    close(machine_files_to_folder(&s, &bundle_oci_folder, &options, path));
     for (uint32_t i = 0; i < s.guest.disk_count; i++)
-        bundle_sample_run("cd %s/blobs/sha256 && m=$(grep -l artifactType *) && "
+        machine_files_run("cd %s/blobs/sha256 && m=$(grep -l artifactType *) && "
                           "l=$(python3 -c 'import json,sys; print([l[\"digest\"][7:] for l in "
                           "json.load(open(sys.argv[1]))[\"layers\"] if l[\"annotations\"].get("
                           "\"io.kubevirt.disk.name\") == sys.argv[2]][0])' $m disk%u) && "
                           "zstd -qt < $l && zstd -qdc < $l | cmp - /proc/%d/fd/%d",
                           path, i, getpid(), s.raw[i]);
-    bundle_sample_remove(path);
-    bundle_sample_free(&s);
+    machine_files_remove(path);
+    machine_files_free(&s);
 }
 
 /* ---- What others write ---- */
@@ -326,7 +326,7 @@ static int forge(const struct forged *f, char path[64])
     static uint8_t stored[2 * GUEST_BYTES];
     char layer[OCI_DIGEST_BYTES], config[OCI_DIGEST_BYTES], size[100] = "", manifest[8000];
     const char *machine = or (f->config, CONFIG);
-    int folder = bundle_sample_folder(path);
+    int folder = machine_files_folder(path);
 
     assert_int_equal(mkdirat(folder, "blobs", 0700), 0);
     assert_int_equal(mkdirat(folder, "blobs/sha256", 0700), 0);
@@ -361,14 +361,14 @@ static int try_forged(const struct forged *f, struct bundle **bundle, struct fer
 {
     char path[64];
     CLEANUP_FD int folder = forge(f, path);
-    int error = bundle_sample_open_folder(folder, &bundle_oci_folder, bundle, err);
+    int error = machine_files_open_folder(folder, &bundle_oci_folder, bundle, err);
 
     if (!error) {
-        error = bundle_sample_drain(*bundle, err);
+        error = machine_files_drain(*bundle, err);
         if (error)
             (*bundle)->format->close(*bundle);
     }
-    bundle_sample_remove(path);
+    machine_files_remove(path);
     return error;
 }
 
@@ -409,14 +409,14 @@ static void test_edited_config_counts(void **state)
 {
     const struct bundle_write_options options = {.workers = 1};
     struct ferry_error err = {0};
-    struct bundle_sample s;
+    struct machine_files s;
     struct bundle *bundle;
     char path[64];
 
     (void)state;
-    bundle_sample_init(&s, false, false);
-    CLEANUP_FD int folder = bundle_sample_to_folder(&s, &bundle_oci_folder, &options, path);
-    bundle_sample_run(
+    machine_files_init(&s, false, false);
+    CLEANUP_FD int folder = machine_files_to_folder(&s, &bundle_oci_folder, &options, path);
+    machine_files_run(
         "cd %s && python3 - <<'END'\n"
         "import json, hashlib\n"
         "def load(d): return json.load(open('blobs/sha256/' + d['digest'][7:]))\n"
@@ -431,18 +431,18 @@ static void test_edited_config_counts(void **state)
         "json.dump(i, open('index.json', 'w'))\n"
         "END",
         path);
-    if (bundle_sample_open_folder(folder, &bundle_oci_folder, &bundle, &err))
+    if (machine_files_open_folder(folder, &bundle_oci_folder, &bundle, &err))
         fail_msg("%s: %s", err.about, err.message);
     assert_int_equal(bundle->guest.cpus, 7);
     assert_string_equal(bundle->guest.disks[1].serial, "DATA-1");
     assert_string_equal(bundle->guest.nics[1].network, "blue");
     assert_int_equal(bundle->guest.firmware, GUEST_FIRMWARE_EFI_SECURE);
     assert_non_null(strstr(json_string_value(json_array_get(bundle->notes, 0)), "changed"));
-    if (bundle_sample_compare(&s, bundle, &err))
+    if (machine_files_compare(&s, bundle, &err))
         fail_msg("%s: %s", err.about, err.message);
     bundle->format->close(bundle);
-    bundle_sample_remove(path);
-    bundle_sample_free(&s);
+    machine_files_remove(path);
+    machine_files_free(&s);
 }
 
 /* ---- What is refused ---- */
@@ -556,10 +556,10 @@ static void test_options(void **state)
     const struct bundle_write_options bad[] = {
         {.disk_format = "qcow2"}, {.codec = "zlib"}, {.whole = true}};
     struct bundle_write_result result;
-    struct bundle_sample s;
+    struct machine_files s;
 
     (void)state;
-    bundle_sample_init(&s, false, false);
+    machine_files_init(&s, false, false);
     s.content.reread = false;
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         struct sink sink = {.write = NULL, .about = "pipe"}; /* not a byte may be written */
@@ -568,23 +568,23 @@ static void test_options(void **state)
         assert_true(bundle_oci.write(&output, &s.content, &bad[i], &result, &err) < 0);
         assert_int_equal(err.kind, FERRY_USAGE);
     }
-    bundle_sample_free(&s);
+    machine_files_free(&s);
 }
 
 static void test_losses(void **state)
 {
-    struct bundle_sample s;
+    struct machine_files s;
     json_t *notes = json_array();
 
     (void)state;
-    bundle_sample_init(&s, true, false);
+    machine_files_init(&s, true, false);
     s.guest.disks[2].bus = GUEST_BUS_NVME;
     snprintf(s.guest.cpu_model, sizeof(s.guest.cpu_model), "x86-64-v2");
     assert_int_equal(bundle_oci.losses(&s.content, notes, NULL), 0);
     /* the bus, the second network, the CPU model, direct boot, two layers */
     assert_int_equal(json_array_size(notes), 6);
     json_decref(notes);
-    bundle_sample_free(&s);
+    machine_files_free(&s);
 }
 
 static void test_quantities(void **state)
@@ -613,13 +613,13 @@ static void test_probe(void **state)
     const struct bundle_write_options options = {.workers = 1};
     CLEANUP(source_cleanup) struct source *source = NULL;
     const struct bundle_format *format = NULL;
-    struct bundle_sample s;
+    struct machine_files s;
     char path[64];
 
     (void)state;
-    bundle_sample_init(&s, true, false);
-    CLEANUP_FD int folder = bundle_sample_to_folder(&s, &bundle_oci_folder, &options, path);
-    CLEANUP_FD int file = bundle_sample_to_file(&s, &bundle_oci, &options, true);
+    machine_files_init(&s, true, false);
+    CLEANUP_FD int folder = machine_files_to_folder(&s, &bundle_oci_folder, &options, path);
+    CLEANUP_FD int file = machine_files_to_file(&s, &bundle_oci, &options, true);
     struct bundle_input input = {.folder_fd = folder, .about = path};
     assert_int_equal(bundle_format_probe(&input, &format, NULL), 0);
     assert_ptr_equal(format, &bundle_oci_folder);
@@ -628,8 +628,8 @@ static void test_probe(void **state)
     assert_int_equal(bundle_format_probe(&input, &format, NULL), 0);
     assert_ptr_equal(format, &bundle_oci);
     assert_ptr_equal(bundle_format_by_extension("a/b.oci.tar"), &bundle_oci);
-    bundle_sample_remove(path);
-    bundle_sample_free(&s);
+    machine_files_remove(path);
+    machine_files_free(&s);
 }
 
 int main(void)

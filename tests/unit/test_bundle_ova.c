@@ -18,7 +18,7 @@
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "imagefmt/foreign/source.h"
-#include "tests/support/bundle_rig.h"
+#include "tests/support/bundle_sample.h"
 #include "tests/support/test_folder.h"
 
 static void ok(int result, const struct ferry_error *err)
@@ -31,28 +31,28 @@ static int write_ova(const char *name, bool in_order, bool whole, bool kernel)
 {
     const struct bundle_write_options options = {.workers = 2, .whole = whole, .digest = true};
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     int fd = test_folder_open(name, O_CREAT | O_EXCL | O_RDWR);
 
-    bundle_rig_open(&sample, kernel);
-    ok(bundle_rig_write(&sample, &bundle_ova, fd, in_order, &options, &err), &err);
-    bundle_rig_close(&sample);
+    bundle_sample_open(&sample, kernel);
+    ok(bundle_sample_write(&sample, &bundle_ova, fd, in_order, &options, &err), &err);
+    bundle_sample_close(&sample);
     return fd;
 }
 
 static void read_ova(int fd, bool kernel)
 {
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     json_t *notes = NULL;
 
-    bundle_rig_open(&sample, kernel);
+    bundle_sample_open(&sample, kernel);
     for (int way = BUNDLE_AT_RANDOM; way <= BUNDLE_IN_ORDER; way++) {
-        ok(bundle_rig_read(&bundle_ova, fd, way, &sample, &notes, &err), &err);
-        assert_false(bundle_rig_noted(notes, "manifest"));
+        ok(bundle_sample_read(&bundle_ova, fd, way, &sample, &notes, &err), &err);
+        assert_false(bundle_sample_noted(notes, "manifest"));
         json_decref(notes);
     }
-    bundle_rig_close(&sample);
+    bundle_sample_close(&sample);
 }
 
 /* tar, sha256sum, qemu-img and xmllint agree with what was written. */
@@ -73,10 +73,10 @@ static void witness(const char *name)
 
 static void compare_disks(void)
 {
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     char data[2][4096];
 
-    bundle_rig_open(&sample, false);
+    bundle_sample_open(&sample, false);
     for (int i = 0; i < 2; i++) {
         CLEANUP_FD int fd = test_folder_open(i ? "w/disk2" : "w/disk1", O_RDONLY);
         assert_int_equal(lseek(fd, 0, SEEK_END), sample.size[i]);
@@ -88,7 +88,7 @@ static void compare_disks(void)
             assert_memory_equal(data[0], data[1], part);
         }
     }
-    bundle_rig_close(&sample);
+    bundle_sample_close(&sample);
 }
 
 static void test_file(void **state)
@@ -119,7 +119,7 @@ static void test_pieces_into_a_pipe(void **state)
 
 static void test_whole_into_a_pipe(void **state)
 {
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     struct ferry_error err;
     const struct bundle_write_options options = {.whole = true};
 
@@ -128,43 +128,44 @@ static void test_whole_into_a_pipe(void **state)
     read_ova(fd, false);
     witness("a.ova");
     compare_disks();
-    bundle_rig_open(&sample, false);
+    bundle_sample_open(&sample, false);
     sample.content.reread = false;
     CLEANUP_FD int other = test_folder_open("b.ova", O_CREAT | O_RDWR);
-    assert_int_equal(bundle_rig_write(&sample, &bundle_ova, other, true, &options, &err), -EINVAL);
+    assert_int_equal(bundle_sample_write(&sample, &bundle_ova, other, true, &options, &err),
+                     -EINVAL);
     assert_int_equal(err.kind, FERRY_USAGE);
-    bundle_rig_close(&sample);
+    bundle_sample_close(&sample);
 }
 
 static void test_folder(void **state)
 {
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     const struct bundle_format *format = NULL;
 
     (void)state;
     assert_int_equal(shell("mkdir d"), 0);
     CLEANUP_FD int fd = test_folder_open("d", O_RDONLY | O_DIRECTORY);
-    bundle_rig_open(&sample, true);
-    ok(bundle_rig_write(&sample, &bundle_ovf, fd, false, NULL, &err), &err);
+    bundle_sample_open(&sample, true);
+    ok(bundle_sample_write(&sample, &bundle_ovf, fd, false, NULL, &err), &err);
     const struct bundle_input input = {.folder_fd = fd, .about = "folder"};
     ok(bundle_format_probe(&input, &format, &err), &err);
     assert_ptr_equal(format, &bundle_ovf);
-    ok(bundle_rig_read(&bundle_ovf, fd, BUNDLE_FOLDER, &sample, NULL, &err), &err);
+    ok(bundle_sample_read(&bundle_ovf, fd, BUNDLE_FOLDER, &sample, NULL, &err), &err);
     /* a link in place of a disk */
     assert_int_equal(shell("cd d && mv sample-disk2.vmdk .. && ln -s ../sample-disk2.vmdk ."), 0);
-    bundle_rig_refuse(&bundle_ovf, fd, BUNDLE_FOLDER, "neither a plain file");
-    bundle_rig_close(&sample);
+    bundle_sample_refuse(&bundle_ovf, fd, BUNDLE_FOLDER, "neither a plain file");
+    bundle_sample_close(&sample);
 }
 
 static void test_other_disk_formats(void **state)
 {
     static const char *const names[] = {"qcow2", "raw"};
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
 
     (void)state;
-    bundle_rig_open(&sample, false);
+    bundle_sample_open(&sample, false);
     for (size_t i = 0; i < 2; i++) {
         const struct bundle_write_options options = {.disk_format = names[i]};
         assert_int_equal(shell("rm -rf d; mkdir d"), 0);
@@ -178,16 +179,16 @@ static void test_other_disk_formats(void **state)
             ok(disk_digest(disk, sample.size[0], &copy, &result, &err), &err);
             memcpy(sample.digest[0], result.digest, SHA256_BYTES);
         }
-        ok(bundle_rig_write(&sample, &bundle_ovf, fd, false, &options, &err), &err);
-        ok(bundle_rig_read(&bundle_ovf, fd, BUNDLE_FOLDER, &sample, NULL, &err), &err);
+        ok(bundle_sample_write(&sample, &bundle_ovf, fd, false, &options, &err), &err);
+        ok(bundle_sample_read(&bundle_ovf, fd, BUNDLE_FOLDER, &sample, NULL, &err), &err);
     }
     static const char *const none[] = {"no such", "ferry"};
     for (size_t i = 0; i < 2; i++) {
         const struct bundle_write_options options = {.disk_format = none[i]};
-        assert_int_equal(bundle_rig_write(&sample, &bundle_ovf, -1, false, &options, &err),
+        assert_int_equal(bundle_sample_write(&sample, &bundle_ovf, -1, false, &options, &err),
                          -EINVAL);
     }
-    bundle_rig_close(&sample);
+    bundle_sample_close(&sample);
 }
 
 static void test_recognised(void **state)
@@ -228,16 +229,16 @@ static int __attribute__((format(printf, 2, 3))) repack(bool pieces, const char 
 static void read_noted(int fd, bool says, const char *what)
 {
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     json_t *notes;
 
-    bundle_rig_open(&sample, false);
+    bundle_sample_open(&sample, false);
     for (int way = BUNDLE_AT_RANDOM; way <= BUNDLE_IN_ORDER; way++) {
-        ok(bundle_rig_read(&bundle_ova, fd, way, &sample, &notes, &err), &err);
-        assert_true(bundle_rig_noted(notes, what) == says);
+        ok(bundle_sample_read(&bundle_ova, fd, way, &sample, &notes, &err), &err);
+        assert_true(bundle_sample_noted(notes, what) == says);
         json_decref(notes);
     }
-    bundle_rig_close(&sample);
+    bundle_sample_close(&sample);
 }
 
 static void test_packages_of_others(void **state)
@@ -296,8 +297,8 @@ static void refuse(const char *says, bool pieces, const char *script)
 {
     CLEANUP_FD int fd = repack(pieces, "%s", script);
 
-    bundle_rig_refuse(&bundle_ova, fd, BUNDLE_AT_RANDOM, says);
-    bundle_rig_refuse(&bundle_ova, fd, BUNDLE_IN_ORDER, says);
+    bundle_sample_refuse(&bundle_ova, fd, BUNDLE_AT_RANDOM, says);
+    bundle_sample_refuse(&bundle_ova, fd, BUNDLE_IN_ORDER, says);
 }
 
 #define PACK "tar -P -cf ../b.ova sample.ovf sample.mf " OTHERS
@@ -373,34 +374,34 @@ static void test_refused_pieces(void **state)
 static void test_order(void **state)
 {
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
 
     (void)state;
     CLEANUP_FD int fd = repack(false, "tar -cf ../b.ova " OTHERS " sample.ovf sample.mf");
-    bundle_rig_open(&sample, false);
-    ok(bundle_rig_read(&bundle_ova, fd, BUNDLE_AT_RANDOM, &sample, NULL, &err), &err);
-    bundle_rig_refuse(&bundle_ova, fd, BUNDLE_IN_ORDER, "does not begin with its .ovf");
+    bundle_sample_open(&sample, false);
+    ok(bundle_sample_read(&bundle_ova, fd, BUNDLE_AT_RANDOM, &sample, NULL, &err), &err);
+    bundle_sample_refuse(&bundle_ova, fd, BUNDLE_IN_ORDER, "does not begin with its .ovf");
     CLEANUP_FD int sparse = repack(
         false, "mv sample-disk2.vmdk x && qemu-img convert -O vmdk x sample-disk2.vmdk && rm x && "
                "tar -cf ../b.ova sample.ovf " OTHERS);
-    ok(bundle_rig_read(&bundle_ova, sparse, BUNDLE_AT_RANDOM, &sample, NULL, &err), &err);
-    bundle_rig_refuse(&bundle_ova, sparse, BUNDLE_IN_ORDER, "");
-    bundle_rig_close(&sample);
+    ok(bundle_sample_read(&bundle_ova, sparse, BUNDLE_AT_RANDOM, &sample, NULL, &err), &err);
+    bundle_sample_refuse(&bundle_ova, sparse, BUNDLE_IN_ORDER, "");
+    bundle_sample_close(&sample);
 }
 
 static void test_losses(void **state)
 {
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     json_t *notes = json_array();
 
     (void)state;
-    bundle_rig_open(&sample, false);
+    bundle_sample_open(&sample, false);
     sample.guest.disks[1].readonly = true;
     ok(bundle_ova.losses(&sample.content, notes, &err), &err);
-    assert_true(bundle_rig_noted(notes, "read-only"));
+    assert_true(bundle_sample_noted(notes, "read-only"));
     json_decref(notes);
-    bundle_rig_close(&sample);
+    bundle_sample_close(&sample);
 }
 
 int main(void)

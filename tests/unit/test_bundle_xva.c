@@ -17,7 +17,7 @@
 
 #include "common/cleanup.h"
 #include "common/file.h"
-#include "tests/support/bundle_rig.h"
+#include "tests/support/bundle_sample.h"
 #include "tests/support/test_folder.h"
 
 /* out/ID for each disk, with all sums compared, as XAPI's recv_all_vdi has it. */
@@ -63,12 +63,12 @@ static int write_xva(const char *name, bool in_order)
 {
     const struct bundle_write_options options = {.workers = 2, .digest = true};
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     int fd = test_folder_open(name, O_CREAT | O_EXCL | O_RDWR);
 
-    bundle_rig_open(&sample, false);
-    ok(bundle_rig_write(&sample, &bundle_xva, fd, in_order, &options, &err), &err);
-    bundle_rig_close(&sample);
+    bundle_sample_open(&sample, false);
+    ok(bundle_sample_write(&sample, &bundle_xva, fd, in_order, &options, &err), &err);
+    bundle_sample_close(&sample);
     return fd;
 }
 
@@ -76,21 +76,21 @@ static int write_xva(const char *name, bool in_order)
 static void read_xva(int fd, const char *noted)
 {
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     json_t *notes = NULL;
 
-    bundle_rig_open(&sample, false);
+    bundle_sample_open(&sample, false);
     struct source *nvram = take_ptr(&sample.content.files[GUEST_NVRAM]);
     for (int way = BUNDLE_AT_RANDOM; way <= BUNDLE_IN_ORDER; way++) {
-        ok(bundle_rig_read(&bundle_xva, fd, way, &sample, &notes, &err), &err);
-        assert_true(noted ? bundle_rig_noted(notes, noted) : json_array_size(notes) == 0);
+        ok(bundle_sample_read(&bundle_xva, fd, way, &sample, &notes, &err), &err);
+        assert_true(noted ? bundle_sample_noted(notes, noted) : json_array_size(notes) == 0);
         json_decref(notes);
     }
     sample.content.files[GUEST_NVRAM] = nvram;
-    bundle_rig_close(&sample);
+    bundle_sample_close(&sample);
 }
 
-static void compare_disk(const struct bundle_rig *sample, int index)
+static void compare_disk(const struct bundle_sample *sample, int index)
 {
     CLEANUP_FD int fd = test_folder_open(index ? "out/1" : "out/0", O_RDONLY);
     char data[2][4096];
@@ -107,7 +107,7 @@ static void compare_disk(const struct bundle_rig *sample, int index)
 
 static void test_there_and_back(void **state)
 {
-    struct bundle_rig sample;
+    struct bundle_sample sample;
 
     (void)state;
     CLEANUP_FD int fd = write_xva("a.xva", false);
@@ -118,10 +118,10 @@ static void test_there_and_back(void **state)
     CLEANUP_FD int script = test_folder_open("take.py", O_CREAT | O_WRONLY);
     assert_int_equal(write_all(script, taker, sizeof(taker) - 1), 0);
     assert_int_equal(shell("/usr/bin/python3 take.py a.xva"), 0);
-    bundle_rig_open(&sample, false);
+    bundle_sample_open(&sample, false);
     compare_disk(&sample, 0);
     compare_disk(&sample, 1);
-    bundle_rig_close(&sample);
+    bundle_sample_close(&sample);
     /* most of 70 MiB is zero, and the first and the last block are there */
     assert_int_equal(shell("tar -tf a.xva | grep -v hash > list; "
                            "grep -qx Ref:101/00000000 list && grep -qx Ref:101/00000069 list && "
@@ -133,7 +133,7 @@ static void test_there_and_back(void **state)
 static void test_small_disks(void **state)
 {
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     static const uint64_t sizes[] = {3 * MIB, 512};
     const struct disk_copy_options copy = {.workers = 1};
     struct disk_copy_result result;
@@ -141,7 +141,7 @@ static void test_small_disks(void **state)
 
     (void)state;
     CLEANUP_FD int fd = test_folder_open("a.xva", O_CREAT | O_RDWR);
-    bundle_rig_open(&sample, false);
+    bundle_sample_open(&sample, false);
     struct source *nvram = take_ptr(&sample.content.files[GUEST_NVRAM]);
     for (uint32_t i = 0; i < 2; i++) {
         assert_int_equal(ftruncate(sample.raw[i], i ? 0 : (off_t)sizes[i]), 0);
@@ -155,15 +155,15 @@ static void test_small_disks(void **state)
         ok(disk_digest(disk, sizes[i], &copy, &result, &err), &err);
         memcpy(sample.digest[i], result.digest, SHA256_BYTES);
     }
-    ok(bundle_rig_write(&sample, &bundle_xva, fd, false, NULL, &err), &err);
+    ok(bundle_sample_write(&sample, &bundle_xva, fd, false, NULL, &err), &err);
     assert_int_equal(
         shell("tar -tf a.xva | grep -v hash | tr '\\n' ' ' | "
               "grep -qx 'ova.xml Ref:100/00000000 Ref:100/00000002 Ref:101/00000000 '"),
         0);
     for (int way = BUNDLE_AT_RANDOM; way <= BUNDLE_IN_ORDER; way++)
-        ok(bundle_rig_read(&bundle_xva, fd, way, &sample, NULL, &err), &err);
+        ok(bundle_sample_read(&bundle_xva, fd, way, &sample, NULL, &err), &err);
     sample.content.files[GUEST_NVRAM] = nvram;
-    bundle_rig_close(&sample);
+    bundle_sample_close(&sample);
 }
 
 /* ---- As others make them, and broken ones ---- */
@@ -229,8 +229,8 @@ static void refuse(const char *says, const char *script)
 {
     CLEANUP_FD int fd = repack(script);
 
-    bundle_rig_refuse(&bundle_xva, fd, BUNDLE_AT_RANDOM, says);
-    bundle_rig_refuse(&bundle_xva, fd, BUNDLE_IN_ORDER, says);
+    bundle_sample_refuse(&bundle_xva, fd, BUNDLE_AT_RANDOM, says);
+    bundle_sample_refuse(&bundle_xva, fd, BUNDLE_IN_ORDER, says);
 }
 
 static void test_refused_blocks(void **state)
@@ -261,11 +261,11 @@ static void test_refused_disks(void **state)
     CLEANUP_FD int fd = repack("grep -v Ref:101 list > l; mv l list");
 
     (void)state;
-    bundle_rig_refuse(&bundle_xva, fd, BUNDLE_AT_RANDOM, "cut short");
-    bundle_rig_refuse(&bundle_xva, fd, BUNDLE_IN_ORDER, "lacks its disk 'Ref:101'");
+    bundle_sample_refuse(&bundle_xva, fd, BUNDLE_AT_RANDOM, "cut short");
+    bundle_sample_refuse(&bundle_xva, fd, BUNDLE_IN_ORDER, "lacks its disk 'Ref:101'");
     CLEANUP_FD int between = repack("cp -r Ref:100 x; f=Ref:100/00000005; grep -v $f list > l; "
                                     "grep $f list >> l; mv l list");
-    bundle_rig_refuse(&bundle_xva, between, BUNDLE_IN_ORDER, "cut short");
+    bundle_sample_refuse(&bundle_xva, between, BUNDLE_IN_ORDER, "cut short");
 }
 
 static void test_refused_descriptions(void **state)
@@ -297,18 +297,18 @@ static void test_losses(void **state)
 {
     const struct bundle_write_options options = {.disk_format = "vmdk"};
     struct ferry_error err = {.code = 0};
-    struct bundle_rig sample;
+    struct bundle_sample sample;
     json_t *notes = json_array();
 
     (void)state;
-    bundle_rig_open(&sample, true);
+    bundle_sample_open(&sample, true);
     ok(bundle_xva.losses(&sample.content, notes, &err), &err);
-    assert_true(bundle_rig_noted(notes, "kernel"));
-    assert_true(bundle_rig_noted(notes, "variables"));
+    assert_true(bundle_sample_noted(notes, "kernel"));
+    assert_true(bundle_sample_noted(notes, "variables"));
     json_decref(notes);
     CLEANUP_FD int fd = test_folder_open("a.xva", O_CREAT | O_RDWR);
-    assert_int_equal(bundle_rig_write(&sample, &bundle_xva, fd, false, &options, &err), -EINVAL);
-    bundle_rig_close(&sample);
+    assert_int_equal(bundle_sample_write(&sample, &bundle_xva, fd, false, &options, &err), -EINVAL);
+    bundle_sample_close(&sample);
 }
 
 static void test_recognised(void **state)
