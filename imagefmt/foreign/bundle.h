@@ -125,6 +125,13 @@ int bundle_format_probe(const struct bundle_input *input, const struct bundle_fo
 
 /* ---- For formats ---- */
 
+/* The most bytes that a file of this kind may have. */
+size_t bundle_file_most(enum guest_file_kind kind);
+/* All of source as a member of this name.  sha256: of it; NULL if nobody asks. */
+struct container;
+int bundle_add_source(struct container *container, const char *name, struct source *source,
+                      uint8_t sha256[SHA256_BYTES], struct ferry_error *err);
+
 /* Do these bytes begin a tar whose first member's name ends like this? */
 bool bundle_tar_begins(const uint8_t *head, size_t head_bytes, const char *ending);
 /* Has the folder a plain file, not deeper within, whose name ends like this? */

@@ -229,17 +229,11 @@ static int add_disk(struct oci *o, const json_t *layer, bool piece, struct ferry
 static int add_file(struct oci *o, const json_t *layer, enum guest_file_kind kind,
                     struct ferry_error *err)
 {
-    static const uint64_t most[GUEST_FILE_KINDS] = {
-        [GUEST_KERNEL] = LIMIT_KERNEL_BYTES,
-        [GUEST_INITRD] = LIMIT_INITRD_BYTES,
-        [GUEST_NVRAM] = LIMIT_NVRAM_BYTES,
-    };
-
     if (o->bundle.files[kind].data)
         return ferry_refuse(err, -EBADMSG, o->about, "has two layers with a %s",
                             guest_file_name(kind));
-    return oci_blob_load(o->index, layer, most[kind], o->about, &o->bundle.files[kind].data,
-                         &o->bundle.files[kind].size, err);
+    return oci_blob_load(o->index, layer, bundle_file_most(kind), o->about,
+                         &o->bundle.files[kind].data, &o->bundle.files[kind].size, err);
 }
 
 static int add_layer(struct oci *o, const json_t *layer, struct ferry_error *err)

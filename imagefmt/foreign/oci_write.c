@@ -304,36 +304,32 @@ static int write_disks(struct oci_writer *w, struct ferry_error *err)
 
 /* ---- Files ---- */
 
-/* All of source through buffer into sink; NULL: only into the sum. */
-static int pass(struct source *source, uint8_t *buffer, struct sink *sink, struct sha256 *sum,
-                struct ferry_error *err)
+static int sum_source(struct source *source, uint8_t digest[SHA256_BYTES], struct ferry_error *err)
 {
-    int error = 0;
+    CLEANUP_FREE uint8_t *buffer = malloc(READ_BYTES);
+    struct sha256 *sum = sha256_new();
+    int error = buffer && sum ? 0 : ferry_fail(err, -ENOMEM, source->about, "out of memory");
 
     for (uint64_t at = 0, part; !error && at < source->size_bytes; at += part) {
         part = source->size_bytes - at < READ_BYTES ? source->size_bytes - at : READ_BYTES;
         error = source->pread(source, at, buffer, part, err);
-        if (!error && sum)
+        if (!error)
             sha256_update(sum, buffer, part);
-        if (!error && sink)
-            error = sink->write(sink, buffer, part, err);
     }
+    if (error)
+        sha256_free(sum);
+    else
+        sha256_final(sum, digest);
     return error;
 }
 
-static int copy_file(struct oci_writer *w, struct source *source, uint8_t *buffer,
+static int copy_file(struct oci_writer *w, struct source *source,
                      const uint8_t digest[SHA256_BYTES], struct ferry_error *err)
 {
-    char name[NAME_BYTES];
     uint8_t again[SHA256_BYTES];
-    struct sink *sink;
+    char name[NAME_BYTES];
 
-    int error =
-        container_begin(w->container, blob_name(digest, name), source->size_bytes, &sink, err);
-    if (!error)
-        error = pass(source, buffer, sink, NULL, err);
-    if (!error)
-        error = container_end(w->container, again, NULL, err);
+    int error = bundle_add_source(w->container, blob_name(digest, name), source, again, err);
     if (!error && memcmp(digest, again, SHA256_BYTES))
         error = ferry_fail(err, -EIO, source->about, "changed while it was written");
     return error ? error : remember(w, digest, err);
@@ -342,18 +338,11 @@ static int copy_file(struct oci_writer *w, struct source *source, uint8_t *buffe
 static int write_file(struct oci_writer *w, enum guest_file_kind kind, struct ferry_error *err)
 {
     struct source *source = w->content->files[kind];
-    CLEANUP_FREE uint8_t *buffer = malloc(READ_BYTES);
-    struct sha256 *sum = sha256_new();
     uint8_t digest[SHA256_BYTES];
 
-    if (!buffer || !sum) {
-        sha256_free(sum);
-        return ferry_fail(err, -ENOMEM, w->about, "out of memory");
-    }
-    int error = pass(source, buffer, NULL, sum, err);
-    sha256_final(sum, digest);
+    int error = sum_source(source, digest, err);
     if (!error && !has_blob(w, digest))
-        error = copy_file(w, source, buffer, digest, err);
+        error = copy_file(w, source, digest, err);
     return error ? error
                  : add_layer(w, oci_file_type(kind), digest, source->size_bytes,
                              json_pack("{s:s}", OCI_NOTE_TITLE, guest_file_name(kind)), err);
