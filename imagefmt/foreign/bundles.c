@@ -10,12 +10,8 @@
 #include "imagefmt/foreign/bundle.h"
 
 const struct bundle_format *const bundle_formats[] = {
-    &bundle_ova,
-    &bundle_ovf,
-    &bundle_xva,
-    &bundle_oci,
-    &bundle_oci_folder,
-    NULL,
+    &bundle_ova,     &bundle_ovf, &bundle_xva, &bundle_oci,     &bundle_oci_folder,
+    &bundle_libvirt, &bundle_vmx, &bundle_xl,  &bundle_vagrant, NULL,
 };
 
 const struct bundle_format *bundle_format_by_name(const char *name)
