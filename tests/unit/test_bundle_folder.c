@@ -256,12 +256,12 @@ static void test_refused(void **state)
     refuse(&bundle_libvirt, "rm kernel && ln -s /etc/passwd kernel", "kernel");
     refuse(&bundle_libvirt, "mkfifo pipe", "pipe");
     refuse(&bundle_libvirt, "qemu-img rebase -u -F raw -b /etc/passwd disk0.qcow2", "/etc/passwd");
-    refuse(&bundle_libvirt, "cp kernel disk0.qcow2", "");
+    refuse(&bundle_libvirt, "cp kernel disk0.qcow2", "is not a qcow2");
     refuse(&bundle_libvirt,
            "sed -i \"s,\\\\(type\\\\|format\\\\)=.qcow2., ,\" domain.xml && cp kernel disk0.qcow2",
            "a raw disk must be called one");
-    refuse(&bundle_libvirt, "head -c 5000000 /dev/zero > domain.xml", "");
-    refuse(&bundle_libvirt, "truncate -s 1025M kernel", "");
+    refuse(&bundle_libvirt, "head -c 5000000 /dev/zero > domain.xml", "more than 4194304 bytes");
+    refuse(&bundle_libvirt, "truncate -s 1025M kernel", "has more than");
     refuse(&bundle_vmx, "sed -i 's,Web-1-0.vmdk,/etc/passwd,' Web-1.vmx", "'/etc/passwd'");
     refuse(&bundle_vmx, "sed -i 's,Web-1-0.vmdk,..\\\\\\\\Web-1-0.vmdk,' Web-1.vmx", "not beside");
     refuse(&bundle_vmx, "cp Web-1.vmx b.vmx", "two descriptions");
