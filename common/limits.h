@@ -98,8 +98,8 @@
 #define LIMIT_FOLDER_DEPTH      4
 
 /* OCI artifacts */
-#define LIMIT_OCI_LAYERS  (8 * 1024)  /* that are disks or pieces of them */
-#define LIMIT_OCI_MEMBERS (16 * 1024) /* of an archive or folder */
+#define LIMIT_OCI_LAYERS  8192  /* that are disks or pieces of them */
+#define LIMIT_OCI_MEMBERS 16384 /* of an archive or folder */
 
 /* Streams */
 #define LIMIT_FRAME_BYTES        (4 * MIB)  /* payload of one frame on the wire */

@@ -181,7 +181,8 @@ int folder_bundle_open(const struct folder_shape *shape, const struct bundle_inp
     }
     r->bundle = (struct bundle){.format = shape->format, .notes = notes, .opaque = r};
     r->about = input->about;
-    int error = container_index_folder(input->folder_fd, r->about, LIMIT_MEMBERS, &r->index, err);
+    int error =
+        container_index_folder(input->folder_fd, r->about, (uint64_t)LIMIT_MEMBERS, &r->index, err);
     if (!error)
         error = read_description(r, shape->description, err);
     if (!error)

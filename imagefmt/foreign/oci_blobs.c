@@ -87,7 +87,7 @@ int oci_blob_json(struct container_index *index, const json_t *descriptor, const
     if (error)
         return error;
     if (text)
-        strcpy(text, json_string_value(json_object_get(descriptor, "digest")));
+        memcpy(text, json_string_value(json_object_get(descriptor, "digest")), OCI_DIGEST_BYTES);
     return json_parse_object((const char *)data, size, LIMIT_DESCRIPTION_BYTES, about, what, out,
                              err);
 }

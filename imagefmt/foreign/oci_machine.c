@@ -36,7 +36,7 @@ char *oci_disk_name(uint32_t index, char name[OCI_DISK_NAME_BYTES])
 
 char *oci_format_digest(const uint8_t sha256[SHA256_BYTES], char text[OCI_DIGEST_BYTES])
 {
-    memcpy(text, "sha256:", 7);
+    snprintf(text, OCI_DIGEST_BYTES, "sha256:");
     hex_encode(sha256, SHA256_BYTES, text + 7);
     return text;
 }

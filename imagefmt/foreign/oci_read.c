@@ -4,6 +4,7 @@
  * compared while they are read.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -315,7 +316,8 @@ static int match_disks(struct oci *o, struct ferry_error *err)
     }
     for (int kind = 0; kind < GUEST_FILE_KINDS; kind++)
         if (o->bundle.files[kind].data)
-            strcpy(guest->files[kind], guest_file_name((enum guest_file_kind)kind));
+            snprintf(guest->files[kind], sizeof(guest->files[kind]), "%s",
+                     guest_file_name((enum guest_file_kind)kind));
     return 0;
 }
 

@@ -170,7 +170,7 @@ static int write_once(struct oci_writer *w, struct disk *disk, struct ferry_erro
     uint8_t digest[SHA256_BYTES];
     char name[NAME_BYTES];
     struct sink *sink;
-    uint64_t bytes;
+    uint64_t bytes = 0;
 
     snprintf(name, sizeof(name), OCI_BLOBS "disk%u", w->disk);
     int error = container_begin(w->container, name, CONTAINER_UNKNOWN, &sink, err);

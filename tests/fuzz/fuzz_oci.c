@@ -6,6 +6,7 @@
  *
  * Sums keep mutations away from the parsers, so the parts are tried by themselves.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,11 +91,11 @@ static void add_blob(struct container *c, const void *data, size_t size,
                      char digest[OCI_DIGEST_BYTES])
 {
     uint8_t sum[SHA256_BYTES];
-    char name[100] = OCI_BLOBS;
+    char name[100];
 
     sha256(data, size, sum);
     oci_format_digest(sum, digest);
-    strcat(name, digest + 7);
+    snprintf(name, sizeof(name), "%s%s", OCI_BLOBS, digest + 7);
     container_add(c, name, data, size, NULL, NULL);
 }
 
