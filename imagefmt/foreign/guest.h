@@ -95,7 +95,8 @@ int guest_check(const struct guest *guest, const char *about, struct ferry_error
 
 /*
  * A way to write a machine down as text.  What it has no place for is told: notes is a JSON array
- * of strings that grows by one for each thing that is lost or was assumed.
+ * of strings that grows by one for each thing that is lost or was assumed, up to LIMIT_NOTES;
+ * NULL: nobody asks.
  */
 struct description_format {
     const char *name;      /* "ovf", "libvirt", "vmx", "xl", "vagrant" */
