@@ -94,15 +94,14 @@ static void compose_os(struct text *t, const struct guest *guest, struct notes *
 
     text_printf(t, "  <os%s>\n", efi ? " firmware=\"efi\"" : "");
     text_add(t, "    <type arch=\"x86_64\" machine=\"q35\">hvm</type>\n");
-    if (efi) {
-        const char *enabled = secure ? "yes" : "no";
+    if (efi) /* without enrolled keys nothing is checked, whatever the firmware could do */
         text_printf(t,
                     "    <firmware>\n"
                     "      <feature enabled=\"%s\" name=\"enrolled-keys\"/>\n"
-                    "      <feature enabled=\"%s\" name=\"secure-boot\"/>\n"
+                    "%s"
                     "    </firmware>\n",
-                    enabled, enabled);
-    }
+                    secure ? "yes" : "no",
+                    secure ? "      <feature enabled=\"yes\" name=\"secure-boot\"/>\n" : "");
     if (*guest->files[GUEST_NVRAM] && efi)
         text_element(t, 4, "nvram", guest->files[GUEST_NVRAM]);
     else if (*guest->files[GUEST_NVRAM])

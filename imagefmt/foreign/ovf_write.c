@@ -208,6 +208,8 @@ static void compose_disk_items(struct composer *c)
             seen = controller_id(&c->places[j]) == controller_id(&c->places[i]);
         if (!seen)
             compose_controller(c, &c->places[i]);
+        if (!seen && c->places[i].bus == GUEST_BUS_NVME)
+            notes_add(&c->notes, "VirtualBox does not import a machine with an NVMe controller");
     }
     for (uint32_t i = 0; i < c->guest->disk_count; i++) {
         text_add(t, "      <Item>\n");

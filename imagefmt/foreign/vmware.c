@@ -73,8 +73,8 @@ const char *vmware_nic(const struct guest *guest, uint32_t index, struct notes *
     for (size_t i = 0; i < sizeof(cards) / sizeof(*cards); i++)
         if (!strcasecmp(model, cards[i]))
             return cards[i];
-    notes_add(notes, "network card %u is an e1000 instead of '%s'", index + 1,
-              *model ? model : "the usual one");
+    if (*model)
+        notes_add(notes, "network card %u is an e1000 instead of '%s'", index + 1, model);
     return "e1000";
 }
 

@@ -255,7 +255,7 @@ static void fuzz_again(const struct description_format *format, struct guest *gu
             first = take_ptr(&text);
     }
     struct ferry_error err;
-    if (format->read(first, strlen(first), "again", guest, NULL, &err))
+    if (!first || format->read(first, strlen(first), "again", guest, NULL, &err))
         abort();
     for (uint32_t i = 0; i < guest->disk_count; i++)
         if (!guest->disks[i].size_bytes)
@@ -291,8 +291,8 @@ int guest_sample_witness(const char *text, const char *const *arguments)
     int count = 0, status;
     pid_t pid;
 
-    for (; arguments[count] && count < 14; count++)
-        argv[count] = (char *)(uintptr_t)arguments[count];
+    for (; count < 14 && arguments[count]; count++)
+        memcpy(&argv[count], &arguments[count], sizeof(argv[count])); /* they stay as they are */
     argv[count] = path;
     CLEANUP_FD int fd = mkstemp(path);
     assert_true(fd >= 0);
