@@ -11,6 +11,7 @@
 #include "cli/machine_source.h"
 #include "cli/output.h"
 #include "cli/progress.h"
+#include "cli/runtime_dir.h"
 #include "cli/signals.h"
 #include "common/atomic_folder.h"
 #include "common/cleanup.h"
@@ -219,6 +220,13 @@ static int open_source(struct export *e, struct ferry_error *err)
 {
     const struct export_cli *o = e->cli;
 
+    if (machine_name_valid(o->source) && machine_is_alive(o->source))
+        return access(o->source, F_OK)
+                   ? machine_source_open_running(o->source, &e->environment.env, e->notes,
+                                                 &e->source, err)
+                   : ferry_usage(err, o->source,
+                                 "is a running machine, and a file here: say ./%s for the file",
+                                 o->source);
     if (strcmp(o->source, "-"))
         return machine_source_open(o->source, &e->environment.env, e->notes, &e->source, err);
     if (isatty(STDIN_FILENO))

@@ -142,6 +142,22 @@ static int take_streamed_files(struct machine_source *s, struct ferry_error *err
     return error;
 }
 
+/* After the image ended as error says: the machine's own word on it, unless that is only that we
+ * did not read on. */
+static int prefer_answer(struct machine_source *s, int error, struct ferry_error *err)
+{
+    struct ferry_error answer;
+
+    if (error)
+        close(take_fd(&s->running.read_fd)); /* it may wait for us to read */
+    int answered = running_disks_finish(&s->running, &answer);
+    if (!answered || (error && answered == -EPIPE))
+        return error;
+    if (err)
+        *err = answer;
+    return answered;
+}
+
 static int open_stream(struct machine_source *s, int fd, json_t *notes, struct ferry_error *err)
 {
     const struct image_stream_options options = {0};
@@ -181,11 +197,31 @@ int machine_source_open_stream(int fd, const char *about, const struct image_env
     return error;
 }
 
+/* What the machine says tells more than that its image ends too early. */
+int machine_source_open_running(const char *name, const struct image_environment *env,
+                                json_t *notes, struct machine_source *out, struct ferry_error *err)
+{
+    int error = prepare(out, name, env, err);
+
+    out->content.disk = give_next;
+    if (!error)
+        error = running_disks_open(name, &out->running, err);
+    if (!error)
+        error = open_stream(out, out->running.read_fd, notes, err);
+    if (error && out->running.started && !out->stream)
+        error = prefer_answer(out, error, err);
+    if (error)
+        machine_source_close(out);
+    return error;
+}
+
 /* ---- The end ---- */
 
 int machine_source_finish(struct machine_source *source, struct ferry_error *err)
 {
-    return source->stream ? image_stream_finish(source->stream, err) : 0;
+    int error = source->stream ? image_stream_finish(source->stream, err) : 0;
+
+    return source->running.started ? prefer_answer(source, error, err) : error;
 }
 
 void machine_source_close(struct machine_source *source)
@@ -199,6 +235,7 @@ void machine_source_close(struct machine_source *source)
     }
     image_stream_close(source->stream);
     source->stream = NULL;
+    running_disks_close(&source->running);
     image_close(source->image);
     source->image = NULL;
     free(take_ptr(&source->manifest));

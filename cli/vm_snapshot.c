@@ -31,7 +31,12 @@ static int work_disks_only(struct vm_job *job, struct ferry_error *err)
 {
     struct snapshot_job *s = (struct snapshot_job *)job;
     struct machine *machine = job->vm->machine;
+    const struct boot_source *boot = &job->vm->boot;
 
+    /* Files of this host, which may be gone by now. */
+    s->options.kernel = boot->kernel && !access(boot->kernel, R_OK) ? boot->kernel : NULL;
+    s->options.initrd =
+        s->options.kernel && boot->initrd && !access(boot->initrd, R_OK) ? boot->initrd : NULL;
     int error =
         s->path
             ? snapshot_save_disks(machine, s->path, &s->options, &job->progress, &s->result, err)

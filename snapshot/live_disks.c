@@ -116,7 +116,10 @@ int snapshot_save_disks_fd(struct machine *machine, int fd, const struct snapsho
         return error;
     for (uint32_t i = 0; i < machine_disk_count(machine); i++)
         views[i] = live_disks_view(live, i);
-    const struct pack_request request = {.config = machine_config(machine), .disks = views};
+    const struct pack_request request = {.config = machine_config(machine),
+                                         .disks = views,
+                                         .kernel = options->kernel,
+                                         .initrd = options->initrd};
     error = snapshot_pack(fd, &request, options, progress, result, err);
     if (error && live_disks_failure(live, NULL))
         error = live_disks_failure(live, err); /* what was behind it */

@@ -27,8 +27,8 @@ void live_disks_cleanup(struct live_disks **live); /* CLEANUP(live_disks_cleanup
 
 /*
  * Write the machine down as one that is switched off (snapshot/pack.h), with its disks as of one
- * instant, to path or fd as snapshot_save does.  What it boots is not known here and not written.
- * options: level, workers, secret, disk_chunk_bytes, base, store_bytes.  result: pause_ns is the
+ * instant, to path or fd as snapshot_save does.  options: what
+ * it boots, level, workers, secret, disk_chunk_bytes, base, store_bytes.  result: pause_ns is the
  * pause of the guest, who then goes on while the image is written.  Errors: -ECANCELED when
  * progress says so, -ETIMEDOUT when the guest would have had to wait too long.
  */

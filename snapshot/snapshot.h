@@ -22,6 +22,7 @@ struct snapshot_options {
     const struct image_secret *secret;          /* seal the image with it; NULL: do not */
     struct image *base; /* write a child of it: chunk sizes are its own then; NULL: none */
     bool no_disks;      /* leave the disks' content out: a restore then needs the same disk files */
+    const char *kernel, *initrd; /* snapshot_save_disks: what it boots; NULL: nothing is known */
     uint64_t store_bytes; /* snapshot_save_disks: what the guest overwrites; 0: LIMIT_CBW_BYTES */
 };
 
