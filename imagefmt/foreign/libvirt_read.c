@@ -16,6 +16,7 @@
 #include "imagefmt/foreign/xml.h"
 
 #define NS_OSINFO "http://libosinfo.org/xmlns/libvirt/domain/1.0"
+#define NS_QEMU   "http://libvirt.org/schemas/domain/qemu/1.0"
 
 struct domain {
     const char *about;
@@ -272,6 +273,10 @@ static int parse_disk(struct domain *d, const xmlNode *disk, struct ferry_error 
     parse_bus(d, disk, name, out);
     parse_driver(d, disk, name, out);
     out->readonly = xml_child(disk, NULL, "readonly");
+    if (xml_child(disk, NULL, "shareable"))
+        notes_add(&d->notes, "the disk %s may be in use by other machines, too", name);
+    if (xml_child(disk, NULL, "transient"))
+        notes_add(&d->notes, "the disk %s forgets what is written to it; here it does not", name);
     CLEANUP_FREE char *serial = xml_text(xml_child(disk, NULL, "serial"));
     if (!serial)
         return ferry_fail(err, -ENOMEM, d->about, "out of memory");
@@ -346,6 +351,10 @@ static void note_devices(struct domain *d, const xmlNode *devices)
     for (size_t i = 0; i < sizeof(told) / sizeof(*told); i++)
         if (xml_child(devices, NULL, told[i]))
             notes_add(&d->notes, "the %s of the machine is not kept", told[i]);
+    if (xml_child(d->root, NS_QEMU, "commandline"))
+        notes_add(&d->notes, "arguments for QEMU's command line are not kept");
+    if (xml_child(d->root, NULL, "launchSecurity"))
+        notes_add(&d->notes, "the machine's memory was encrypted, and is not here");
 }
 
 /* ---- What ferry added ---- */

@@ -221,17 +221,23 @@ static int parse_firmware(struct vmx *v, struct ferry_error *err)
 
 /* ---- Disks ---- */
 
-static bool is_disk(struct vmx *v, const char *device)
+/* 1: a disk, 0: no disk that is there. */
+static int check_disk(struct vmx *v, const char *device, struct ferry_error *err)
 {
+    static const char *const disks[] = {"", "disk", "scsi-hardDisk", "ata-hardDisk"};
     const char *type = get_sub(v, device, "deviceType");
 
     if (!describe_yes(get_sub(v, device, "present")))
-        return false;
-    if (!*type || !strcasecmp(type, "disk") || !strcasecmp(type, "scsi-hardDisk") ||
-        !strcasecmp(type, "ata-hardDisk"))
-        return true;
+        return 0;
+    for (size_t i = 0; i < sizeof(disks) / sizeof(*disks); i++)
+        if (!strcasecmp(type, disks[i]))
+            return 1;
+    if (strcasestr(type, "rawDisk"))
+        return ferry_refuse(err, -EOPNOTSUPP, v->about,
+                            "has a disk (%s) that is one of the host's: copy it to a file first",
+                            device);
     notes_add(&v->notes, "the device %s (%.40s) is not kept", device, type);
-    return false;
+    return 0;
 }
 
 static int take_disk(struct vmx *v, enum guest_bus bus, const char *device, struct ferry_error *err)
@@ -299,7 +305,8 @@ static int take_found(struct vmx *v, struct found *found, enum guest_bus bus, un
         return 0;
     found->there[bus][controller][unit] = false; /* once */
     snprintf(device, sizeof(device), "%s%u:%u", guest_bus_name(bus), controller, unit);
-    return is_disk(v, device) ? take_disk(v, bus, device, err) : 0;
+    int is_disk = check_disk(v, device, err);
+    return is_disk > 0 ? take_disk(v, bus, device, err) : is_disk;
 }
 
 /* What the order of booting names first. */
@@ -394,6 +401,11 @@ static void parse_others(struct vmx *v)
         if (describe_yes(get_sub(v, device, "present")))
             notes_add(&v->notes, "a device of the host (%s) is not kept", device);
     }
+    for (size_t i = 0; i < v->count; i++)
+        if (!strncasecmp(v->lines[i].key, "guestinfo.", 10)) {
+            notes_add(&v->notes, "what the guest is told (%.40s ...) is not kept", v->lines[i].key);
+            break;
+        }
     if (describe_yes(get(v, "vtpm.present")))
         notes_add(&v->notes, "the TPM of the machine is not kept");
     if (!strcasecmp(get(v, "floppy0.fileType"), "file") && *get(v, "floppy0.fileName"))

@@ -120,9 +120,10 @@ static void test_virt_manager(void **state)
     assert_string_equal(guest.nics[1].model, "e1000e");
     assert_false(guest.nics[2].has_mac);
     assert_true(guest.serial_console);
-    static const char *const told[] = {"cdrom sda", "floppy fda",       "bridge 'br0'",
-                                       "tpm",       "card of the host", "builds on",
-                                       "cut",       "started with 2",   "'nonsense'"};
+    static const char *const told[] = {"cdrom sda",    "floppy fda",       "bridge 'br0'",
+                                       "tpm",          "card of the host", "builds on",
+                                       "cut",          "started with 2",   "other machines",
+                                       "command line", "'nonsense'"};
     for (size_t i = 0; i < sizeof(told) / sizeof(*told); i++)
         if (!guest_sample_noted(notes, told[i]))
             fail_msg("no note has '%s'", told[i]);

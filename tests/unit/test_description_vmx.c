@@ -104,7 +104,8 @@ static void test_workstation(void **state)
     assert_string_equal(guest.nics[1].network, "VM | Network");
     assert_string_equal(guest.nics[1].model, "e1000e");
     assert_true(guest.serial_console);
-    static const char *const told[] = {"sata0:1 (cdrom-image)", "forgets", "TPM", "floppy"};
+    static const char *const told[] = {"sata0:1 (cdrom-image)", "forgets", "TPM", "floppy",
+                                       "guestinfo.userdata"};
     for (size_t i = 0; i < sizeof(told) / sizeof(*told); i++)
         if (!guest_sample_noted(notes, told[i]))
             fail_msg("no note has '%s'", told[i]);
@@ -147,6 +148,7 @@ static void test_refused(void **state)
         {"numvcpus = \"4\"", "numvcpus = \"4294967297\"", "CPUs"},
         {"numvcpus = \"4\"", "numvcpus = \"two\"", "'two'"},
         {"# a comment", "encryption.keySafe = \"vmware:key/list\"", "encrypted"},
+        {"sata0:0.deviceType = \"disk\"", "sata0:0.deviceType = \"rawDisk\"", "one of the host's"},
         {"# a comment", "a line of text", "'a line of text'"},
         {"# a comment", "open = \"quote", "not a .vmx"},
         {"# a comment", "= \"value\"", "not a .vmx"},
