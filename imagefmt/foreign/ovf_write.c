@@ -178,7 +178,7 @@ static void compose_controller(struct composer *c, const struct vmware_place *pl
         enum ovf_resource type;
     } kinds[] = {
         [GUEST_BUS_VIRTIO] = {"", "", "", OVF_STORAGE},
-        [GUEST_BUS_SCSI] = {"scsiController", "SCSI Controller", "lsilogic", OVF_SCSI},
+        [GUEST_BUS_SCSI] = {"scsiController", "SCSI Controller", "", OVF_SCSI},
         [GUEST_BUS_SATA] = {"sataController", "SATA Controller", "vmware.sata.ahci", OVF_STORAGE},
         [GUEST_BUS_IDE] = {"ideController", "IDE Controller", "PIIX4", OVF_IDE},
         [GUEST_BUS_NVME] = {"nvmeController", "NVMe Controller", "vmware.nvme.controller",
@@ -192,7 +192,9 @@ static void compose_controller(struct composer *c, const struct vmware_place *pl
     text_printf(t, "        <rasd:ElementName>%s%u</rasd:ElementName>\n", kinds[place->bus].name,
                 place->controller);
     number(t, "InstanceID", controller_id(place));
-    field(t, "ResourceSubType", kinds[place->bus].subtype);
+    field(t, "ResourceSubType",
+          place->bus == GUEST_BUS_SCSI ? vmware_os(c->guest->os)->scsi_ovf
+                                       : kinds[place->bus].subtype);
     number(t, "ResourceType", kinds[place->bus].type);
     text_add(t, "      </Item>\n");
 }

@@ -9,6 +9,9 @@
 
 #define IDE_DISKS 4 /* two controllers of two */
 
+/* Newer Linuxes have no driver for the older controllers any more, Windows has none for this. */
+#define PARAVIRTUAL "VirtualSCSI", "pvscsi"
+
 /* How many disks one controller takes; SCSI and its own address, 7, aside. */
 static unsigned disks_per_controller(enum guest_bus bus)
 {
@@ -48,16 +51,18 @@ void vmware_place_disks(const struct guest *guest, struct vmware_place places[LI
 const struct vmware_os *vmware_os(const char *os)
 {
     static const struct vmware_os known[] = {
-        {"debian", 96, "debian10_64Guest", "debian10-64"},
-        {"ubuntu", 94, "ubuntu64Guest", "ubuntu-64"},
-        {"red hat", 80, "rhel8_64Guest", "rhel8-64"},
-        {"centos", 107, "centos8_64Guest", "centos8-64"},
-        {"suse", 85, "sles15_64Guest", "sles15-64"},
-        {"freebsd", 78, "freebsd12_64Guest", "freebsd12-64"},
-        {"windows", 112, "windows2019srv_64Guest", "windows2019srv-64"},
-        {"linux", 101, "otherLinux64Guest", "otherlinux-64"},
+        {"debian", 96, "debian10_64Guest", "debian10-64", PARAVIRTUAL},
+        {"ubuntu", 94, "ubuntu64Guest", "ubuntu-64", PARAVIRTUAL},
+        {"red hat", 80, "rhel8_64Guest", "rhel8-64", PARAVIRTUAL},
+        {"centos", 107, "centos8_64Guest", "centos8-64", PARAVIRTUAL},
+        {"suse", 85, "sles15_64Guest", "sles15-64", PARAVIRTUAL},
+        {"freebsd", 78, "freebsd12_64Guest", "freebsd12-64", PARAVIRTUAL},
+        {"windows", 112, "windows2019srv_64Guest", "windows2019srv-64", "lsilogicsas",
+         "lsisas1068"},
+        {"linux", 101, "otherLinux64Guest", "otherlinux-64", PARAVIRTUAL},
     };
-    static const struct vmware_os other = {"other", 102, "otherGuest64", "other-64"};
+    static const struct vmware_os other = {"other",    102,        "otherGuest64",
+                                           "other-64", "lsilogic", "lsilogic"};
 
     for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
         if (strcasestr(os, known[i].word))

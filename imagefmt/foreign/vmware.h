@@ -21,6 +21,9 @@ struct vmware_os {
     unsigned cim_id;  /* CIM_OperatingSystem.OSType, for OperatingSystemSection */
     const char *ovf;  /* vmw:osType */
     const char *vmx;  /* guestOS */
+    /* The SCSI controller that it has a driver for, as an OVF and as a .vmx calls it. */
+    const char *scsi_ovf;
+    const char *scsi_vmx;
 };
 
 /* The one whose word is in os; "other" if none is. */

@@ -147,7 +147,7 @@ static void compose_controllers(struct composer *c)
         snprintf(device, sizeof(device), "%s%u", guest_bus_name(place->bus), place->controller);
         sub_key(c, device, "present", "TRUE");
         if (place->bus == GUEST_BUS_SCSI)
-            sub_key(c, device, "virtualDev", "lsilogic");
+            sub_key(c, device, "virtualDev", vmware_os(c->guest->os)->scsi_vmx);
     }
 }
 

@@ -47,6 +47,10 @@ static void test_round_trip(void **state)
     assert_true(guest_sample_noted(notes, "no virtio disks"));
     assert_true(guest_sample_noted(notes, "disk 3 is in the format qcow2"));
     assert_true(guest_sample_noted(notes, "serial0.txt"));
+    snprintf(guest.os, sizeof(guest.os), "Microsoft Windows Server 2019 (64-bit)");
+    CLEANUP_FREE char *windows = guest_sample_round_trip(vmx, &guest, NULL);
+    assert_non_null(strstr(windows, "guestOS = \"windows2019srv-64\"\n"));
+    assert_non_null(strstr(windows, "scsi0.virtualDev = \"lsisas1068\"\n"));
     guest_sample_plain(&guest);
     free(guest_sample_round_trip(vmx, &guest, NULL));
     for (int bus = 0; bus <= GUEST_BUS_NVME; bus++) {
