@@ -11,7 +11,7 @@
 #define VMDK_SECTOR               512
 #define VMDK_MAGIC                0x564d444bu /* "KDMV" */
 #define VMDK_GTES                 512         /* entries of one grain table */
-#define VMDK_GT_BYTES             (VMDK_GTES * 4)
+#define VMDK_GT_BYTES             ((size_t)VMDK_GTES * 4)
 #define VMDK_GD_AT_END            UINT64_MAX
 #define VMDK_CAPACITY_MAX         (UINT64_C(1) << 32) /* sectors: 2 TiB, entries have 32 bits */
 #define VMDK_DESCRIPTOR_MAX_BYTES (64 * KIB)

@@ -8,6 +8,7 @@
 #include <lzma.h>
 #include <stdlib.h>
 #include <string.h>
+#define ZLIB_CONST
 #include <zlib.h>
 #include <zstd.h>
 
@@ -70,7 +71,7 @@ static int gzip_step(struct wrapping *w, struct part *part, bool end, size_t *ma
 {
     z_stream *z = &w->gzip;
 
-    z->next_in = (z_const Bytef *)(uintptr_t)part->data;
+    z->next_in = part->data;
     z->avail_in = (uInt)part->left;
     z->next_out = w->out;
     z->avail_out = OUT_BYTES;
@@ -167,10 +168,14 @@ static int bzip2_begin(struct wrapping *w)
 
 static int bzip2_step(struct wrapping *w, struct part *part, bool end, size_t *made)
 {
+    const union {
+        const uint8_t *ours;
+        char *theirs;
+    } in = {part->data}; /* which is only read, but not declared so */
     bz_stream *z = &w->bzip2;
     int result = BZ_RUN_OK;
 
-    z->next_in = (char *)(uintptr_t)part->data;
+    z->next_in = in.theirs;
     z->avail_in = (unsigned)part->left;
     z->next_out = (char *)w->out;
     z->avail_out = OUT_BYTES;
@@ -213,6 +218,14 @@ static int compress_part(struct wrapping *w, struct part part, bool end, struct 
             return error;
     }
     return 0;
+}
+
+/* Whatever the library still holds, and the end of the member. */
+static int end_member(struct wrapping *w, struct ferry_error *err)
+{
+    static const uint8_t nothing[1];
+
+    return compress_part(w, (struct part){.data = nothing}, true, err);
 }
 
 static int write_wrapped(struct sink *sink, const void *data, size_t size, struct ferry_error *err)
@@ -262,7 +275,7 @@ static int write_zeroes(struct sink *sink, uint64_t size, struct ferry_error *er
     int error = 0;
 
     if (size >= ZERO_RUN_BYTES && w->zstd_within)
-        error = compress_part(w, (struct part){0}, true, err);
+        error = end_member(w, err);
     if (!error && size >= ZERO_RUN_BYTES && !w->zeroes && make_zero_frame(w))
         error = ferry_fail(err, -ENOMEM, sink->about, "out of memory");
     for (; !error && size >= ZERO_RUN_BYTES; size -= ZERO_RUN_BYTES) {
@@ -307,8 +320,10 @@ int sink_wrap(struct sink *below, enum wrap_kind kind, const struct wrap_options
         w->options.level = encoder->level;
     if (!w->options.workers)
         w->options.workers = pool_usable_cpus();
-    if (!(w->out = malloc(OUT_BYTES)) || encoder->begin(w))
-        return ferry_fail(err, -ENOMEM, below->about, "out of memory");
+    w->out = malloc(OUT_BYTES);
+    int error = w->out ? encoder->begin(w) : -ENOMEM;
+    if (error)
+        return ferry_fail(err, error, below->about, "out of memory");
     *out = &take_ptr(&w)->sink;
     return 0;
 }
@@ -320,7 +335,7 @@ int sink_wrap_finish(struct sink *sink, struct ferry_error *err)
     /* Behind zeroes no frame is open, and none at all would be no file. */
     if (w->kind == WRAP_ZSTD && !w->zstd_within && sink->position)
         return 0;
-    return compress_part(w, (struct part){0}, true, err);
+    return end_member(w, err);
 }
 
 void sink_wrap_destroy(struct sink *sink)

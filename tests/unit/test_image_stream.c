@@ -65,7 +65,7 @@ static int read_disk(const uint8_t *data, size_t size, const char *name, bool gi
 
 static void compare(const struct sample *sample, const struct sample_section *section)
 {
-    struct disk_copy_result result;
+    struct disk_copy_result result = {0};
     struct ferry_error err = {0};
     uint8_t *data;
     size_t size;
