@@ -1,9 +1,10 @@
-/* ferry inspect: what an image holds. */
+/* ferry inspect: what an image holds; or a disk in a foreign format (inspect_disk.c). */
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/commands.h"
 #include "cli/image_file.h"
+#include "cli/inspect_disk.h"
 #include "cli/output.h"
 #include "common/cleanup.h"
 #include "common/units.h"
@@ -88,6 +89,8 @@ static int run(void *parsed, struct ferry_error *err)
     CLEANUP_FD int fd = image_file_open("inspect", o->file, err);
     if (fd < 0)
         return fd;
+    if (inspect_is_disk(fd))
+        return inspect_disk(fd, image_file_about(o->file), o->json, err);
     int error = image_file_environment_open(&o->image, &environment, err);
     if (!error)
         error = snapshot_inspect(fd, image_file_about(o->file), &environment.env, &image, err);

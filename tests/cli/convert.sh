@@ -136,6 +136,11 @@ expect 2 "needs --codec" ferry convert "$T/raw" "$T/y.qcow2" --level 3
 qemu-img snapshot -c before "$T/mixed.qcow2"
 qemu-img snapshot -c "$(printf 'e\033[2Jvil')" "$T/mixed.qcow2"
 expect 0 "internal snapshots: 2" ferry convert "$T/mixed.qcow2" x.raw --check-only
+expect 0 "^  1 +'before', 2[0-9-]+ .* UTC, nothing of memory" ferry inspect "$T/mixed.qcow2"
+expect 0 "^  2 +'e\?\[2Jvil'" ferry inspect "$T/mixed.qcow2"
+ferry inspect "$T/mixed.qcow2" --json > "$T/about" || fail "inspect --json"
+[ "$(json "$T/about" details.internal_snapshots | grep -o "'name': 'before'")" ] || fail "inspect: $(cat "$T/about")"
+[ "$(json "$T/about" details.cluster_bytes)" = 65536 ] || fail "inspect: $(cat "$T/about")"
 ferry convert "$T/mixed.qcow2" x.raw --check-only --json > "$T/losses"
 grep -q '"losses":\["internal snapshots: 2"\]' "$T/losses" || fail "losses: $(cat "$T/losses")"
 expect 0 "not kept in raw: internal snapshots: 2" ferry convert "$T/mixed.qcow2" "$T/x.raw"
