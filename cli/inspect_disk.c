@@ -54,13 +54,12 @@ static void print_value(const char *key, const json_t *value)
 static void print(const struct disk *disk, const char *about, json_t *details)
 {
     char size[32];
-    const char *key;
-    json_t *value;
 
     output_text("%s: %s, disk of %s (%llu bytes)", about, disk->format->name,
                 format_size(disk->size_bytes, size, sizeof(size)),
                 (unsigned long long)disk->size_bytes);
-    json_object_foreach(details, key, value) print_value(key, value);
+    for (void *at = json_object_iter(details); at; at = json_object_iter_next(details, at))
+        print_value(json_object_iter_key(at), json_object_iter_value(at));
 }
 
 int inspect_disk(int fd, const char *about, bool as_json, struct ferry_error *err)

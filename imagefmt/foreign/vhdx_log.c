@@ -247,7 +247,8 @@ int vhdx_replay(struct source *source, const struct vhdx_header *header, struct 
     if (error)
         return error;
     CLEANUP_FREE struct entry *entries = calloc(log.sectors, sizeof(*entries));
-    if (!(log.entries = entries))
+    log.entries = entries;
+    if (!entries)
         return ferry_fail(err, -ENOMEM, source->about, "out of memory");
     for (uint32_t i = 0; i < log.sectors; i++)
         look_for_entry(&log, i);

@@ -144,7 +144,7 @@ static void paint(const struct vhdx_replayed *all, uint8_t *bytes)
 
 static void make_runs(struct vhdx_replayed *all, size_t sectors)
 {
-    all->bytes = malloc(2 * VHDX_LOG_SECTOR);
+    all->bytes = malloc((size_t)2 * VHDX_LOG_SECTOR);
     assert_non_null(all->bytes);
     for (size_t i = 0; i < (size_t)2 * VHDX_LOG_SECTOR; i++)
         all->bytes[i] = (uint8_t)(i * 31 + i / 251);
