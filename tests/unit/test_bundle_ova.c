@@ -367,6 +367,11 @@ static void test_refused_pieces(void **state)
     refuse("piece", false, SPLIT "rm $f.000000001; " PACK_SPLIT);
     refuse("piece", false, SPLIT "rm $f.000000000; " PACK_SPLIT);
     refuse("lacks a piece", false, SPLIT "rm $(ls $f.* | tail -1); " PACK_SPLIT);
+    CLEANUP_FD int unsized = repack(false, "%s",
+                                    SPLIT "sed -i -E 's/ ovf:size=\"[0-9]*\"//' "
+                                          "sample.ovf; rm $f.000000001; " PACK_SPLIT);
+    bundle_sample_refuse(&bundle_ova, unsized, BUNDLE_AT_RANDOM, "lacks a piece");
+    bundle_sample_refuse(&bundle_ova, unsized, BUNDLE_IN_ORDER, "");
     refuse("wrong size", false, SPLIT "truncate -s 16385 $f.000000000; " PACK_SPLIT);
 }
 

@@ -458,6 +458,25 @@ static void test_refused_members(void **state)
     refuse("tar", ": > ../a.tar");
 }
 
+/* In GNU's way for sparse files, but without a hole, and shorter than what is stored. */
+static void test_refused_without_holes(void **state)
+{
+    const char *script =
+        "python3 -c 'import io, tarfile\n"
+        "t = tarfile.open(\"../a.tar\", \"w\", format=tarfile.PAX_FORMAT)\n"
+        "i = tarfile.TarInfo(\"t\"); i.size = 1536; i.pax_headers = {\"GNU.sparse.major\": \"1\", "
+        "\"GNU.sparse.minor\": \"0\", \"GNU.sparse.name\": \"t\", "
+        "\"GNU.sparse.realsize\": \"100\"}\n"
+        "t.addfile(i, io.BytesIO(b\"1\\n0\\n1024\\n\".ljust(512, b\"\\0\") + b\"x\" * 1024))\n"
+        "t.close()'";
+
+    (void)state;
+    assert_int_equal(shell("mkdir in; cd in; %s", script), 0);
+    CLEANUP_FD int fd = test_folder_open("a.tar", O_RDONLY);
+    refuse_index(fd, false, "not stored plainly");
+    refuse_stream(fd, "sparse");
+}
+
 static void test_refused_ends(void **state)
 {
     (void)state;
@@ -647,6 +666,7 @@ int main(void)
         TEST_IN_FOLDER(test_formats_of_tar),
         TEST_IN_FOLDER(test_sums_of_a_stream),
         TEST_IN_FOLDER(test_refused_members),
+        TEST_IN_FOLDER(test_refused_without_holes),
         TEST_IN_FOLDER(test_refused_ends),
         TEST_IN_FOLDER(test_refused_folders),
         TEST_IN_FOLDER(test_folder_that_changes),
