@@ -70,6 +70,7 @@ static int compose_header(const struct container *c, const char *name, uint64_t 
     struct archive *a = archive_write_new();
     struct archive_entry *entry = archive_entry_new();
     int result = ARCHIVE_FATAL;
+    size_t filled = 0;
 
     if (a && entry) {
         archive_entry_set_pathname(entry, name);
@@ -82,17 +83,18 @@ static int compose_header(const struct container *c, const char *name, uint64_t 
         if (result == ARCHIVE_OK)
             result = archive_write_set_bytes_per_block(a, 0);
         if (result == ARCHIVE_OK)
-            result = archive_write_open_memory(a, header, HEADER_ROOM_BYTES, used);
+            result = archive_write_open_memory(a, header, HEADER_ROOM_BYTES, &filled);
         if (result == ARCHIVE_OK)
             result = archive_write_header(a, entry);
+        *used = filled;
     }
     if (result != ARCHIVE_OK)
         ferry_fail(err, a && entry ? -EIO : -ENOMEM, c->about,
                    "cannot make the header of '%.100s': %.150s", name,
                    a && archive_error_string(a) ? archive_error_string(a) : "out of memory");
     archive_entry_free(entry);
-    if (a)
-        archive_write_fail(a); /* no content follows */
+    /* No content follows; what closing it puts behind the header for that is not looked at.  (After
+     * archive_write_fail it would not be closed, and not all of it freed.) */
     archive_write_free(a);
     return result == ARCHIVE_OK ? 0 : a && entry ? -EIO : -ENOMEM;
 }
