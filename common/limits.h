@@ -82,6 +82,12 @@
 #define LIMIT_HTTP_WAIT_S       30          /* that a server may ask for between two of them */
 #define LIMIT_HTTP_CACHE_BYTES  (32 * MIB)
 
+/* Conversions that are taken up again */
+#define LIMIT_RESUME_HEADER_BYTES (64 * KIB)    /* of JSON */
+#define LIMIT_RESUME_UNITS        65536         /* of one batch of the journal */
+#define LIMIT_RESUME_NODES        4096          /* the same */
+#define LIMIT_RESUME_AGAIN        (1024 * 1024) /* units that are read again */
+
 /* Machines of other hypervisors */
 #define LIMIT_NICS              16
 #define LIMIT_DESCRIPTION_BYTES (4 * MIB)   /* an OVF, a domain's XML, a .vmx */

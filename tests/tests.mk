@@ -28,6 +28,9 @@ $(O)/tests/unit/test_options: $(call obj,cli/options.c)
 $(O)/tests/unit/test_image_crash: LDFLAGS += \
 	-Wl,--wrap=write,--wrap=writev,--wrap=copy_file_range,--wrap=fsync,--wrap=linkat,--wrap=renameat
 
+$(O)/tests/unit/test_resume: LDFLAGS += \
+	-Wl,--wrap=pwrite64,--wrap=ftruncate64,--wrap=fsync,--wrap=fdatasync,--wrap=rename,--wrap=unlink
+
 -include tests/fuzz/fuzz.mk
 
 test:

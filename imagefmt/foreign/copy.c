@@ -257,8 +257,19 @@ static int step_units(struct copy *c, const struct piece *piece, struct ferry_er
             unit.content_bytes += unit_at(piece, i + run++).content_bytes;
         c->content_bytes += unit.content_bytes;
         error = c->step ? c->step(c->writer, &unit, err) : 0;
+        if (!error && c->options->watch)
+            error = c->options->watch->put(c->options->watch->opaque, &unit, err);
     }
     return error;
+}
+
+static int tell_done(const struct copy *c, const struct piece *piece, struct ferry_error *err)
+{
+    const struct disk_copy_watch *watch = c->options->watch;
+
+    return watch ? watch->done(watch->opaque, piece->offset, piece->offset + piece->size,
+                               content_level(c->piece_bytes), c->hash ? piece->node : NULL, err)
+                 : 0;
 }
 
 static int report(const struct copy *c, struct ferry_error *err)
@@ -304,6 +315,8 @@ static int take_oldest(struct copy *c, struct ferry_error *err)
         content_add(&c->tree, piece->offset / c->piece_bytes, content_level(c->piece_bytes),
                     piece->node);
     int error = step_units(c, piece, err);
+    if (!error)
+        error = tell_done(c, piece, err);
     return error ? error : report(c, err);
 }
 
@@ -313,7 +326,8 @@ static int run_pass(struct copy *c, struct ferry_error *err)
         c->disk->in_order ? next_piece_read : next_piece;
     int more = 1, error = 0;
 
-    c->at = c->stored = 0;
+    c->at = c->options->watch ? c->options->watch->start : 0;
+    c->stored = 0;
     while (more > 0 && !error) {
         if (c->busy == c->count)
             error = take_oldest(c, err);
@@ -441,6 +455,8 @@ int disk_copy(struct disk *disk, struct disk_writer *writer, uint64_t size_bytes
     c.step = writer->format->put;
     c.hash = options->digest;
     c.keep_zero = writer->plan == DISK_PLAN_PLACES;
+    if (options->watch && options->watch->tree)
+        c.tree = *options->watch->tree;
     if (!error)
         error = run_last_pass(&c, err);
     if (!error)

@@ -9,11 +9,27 @@
 #include "common/progress.h"
 #include "imagefmt/foreign/disk.h"
 
+struct content_tree;
+
+/* Told what has been put, and where to begin: for work that is taken up again (resume.h). */
+struct disk_copy_watch {
+    uint64_t start; /* all before it has been put; a multiple of DISK_UNIT_MAX_BYTES */
+    const struct content_tree *tree; /* of what lies before start; NULL: nothing, or no digest */
+    /* After each put. */
+    int (*put)(void *opaque, const struct disk_unit *unit, struct ferry_error *err);
+    /* All before end has been put, from offset on since the last time.  node: of this part, if
+     * there is to be a digest. */
+    int (*done)(void *opaque, uint64_t offset, uint64_t end, unsigned level, const uint8_t *node,
+                struct ferry_error *err);
+    void *opaque;
+};
+
 struct disk_copy_options {
-    unsigned workers;          /* 0: one a CPU */
-    bool digest;               /* hash the content, too */
-    const char *phase;         /* in reports of progress */
-    struct progress *progress; /* NULL: none */
+    unsigned workers;                    /* 0: one a CPU */
+    bool digest;                         /* hash the content, too */
+    const char *phase;                   /* in reports of progress */
+    struct progress *progress;           /* NULL: none */
+    const struct disk_copy_watch *watch; /* disk_copy into a file; NULL: none */
 };
 
 struct disk_copy_result {

@@ -197,6 +197,13 @@ struct disk_format {
     /* Ascending, one thread; what is left out is zero.  Of what was planned nothing is left out,
      * but content may be zero. */
     int (*put)(struct disk_writer *writer, const struct disk_unit *unit, struct ferry_error *err);
+    /*
+     * Into a file, put goes by offsets and sizes alone, and its content is only passed on: so the
+     * same units put again, whatever bytes they have, make the same places (resume.h).  Where the
+     * first byte of the disk lies that put has kept back so far; UINT64_MAX: nowhere.  NULL: put
+     * keeps nothing back.
+     */
+    uint64_t (*unwritten)(const struct disk_writer *writer);
     int (*finish)(struct disk_writer *writer, struct ferry_error *err);
     void (*destroy)(struct disk_writer *writer); /* after finish or instead of it */
 };

@@ -68,6 +68,7 @@ int qcow2_create(struct sink *sink, const struct disk_write_options *options,
 int qcow2_plan(struct disk_writer *writer, const struct disk_unit *unit, struct ferry_error *err);
 int qcow2_encode(const struct disk_writer *writer, struct disk_unit *unit, struct ferry_error *err);
 int qcow2_put(struct disk_writer *writer, const struct disk_unit *unit, struct ferry_error *err);
+uint64_t qcow2_unwritten(const struct disk_writer *writer);
 int qcow2_finish(struct disk_writer *writer, struct ferry_error *err);
 void qcow2_destroy(struct disk_writer *writer);
 

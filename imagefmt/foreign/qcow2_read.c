@@ -452,6 +452,7 @@ const struct disk_format disk_format_qcow2 = {
     .plan = qcow2_plan,
     .encode = qcow2_encode,
     .put = qcow2_put,
+    .unwritten = qcow2_unwritten,
     .finish = qcow2_finish,
     .destroy = qcow2_destroy,
 };

@@ -64,6 +64,7 @@ struct qcow2_writer {
     uint64_t table;                  /* the index of the open L2 table, or NO_TABLE */
     uint32_t open_bytes, open_count; /* of the host cluster before `next` that compressed clusters
                                         fill, and how many touch it; 0: there is none */
+    uint64_t open_first;             /* of those, the first */
     /* As in the file. */
     uint64_t *l1, *reftable, *l2;
     uint16_t *refcounts;
@@ -330,7 +331,19 @@ static int lay_out(struct qcow2_writer *w, const struct disk_unit *unit, struct 
         return put_raw(w, cluster, unit->content, unit->content_bytes, err);
     error = pack(w, unit->stored, unit->stored_bytes, &entry, err);
     w->l2[cluster % per_table(w)] = htobe64(entry);
+    if (w->open_count == 1)
+        w->open_first = cluster;
     return error;
+}
+
+uint64_t qcow2_unwritten(const struct disk_writer *writer)
+{
+    const struct qcow2_writer *w = writer->opaque;
+    uint64_t first = w->open_bytes ? w->open_first : UINT64_MAX;
+
+    if (w->held_count && w->held[0].cluster < first)
+        first = w->held[0].cluster;
+    return first == UINT64_MAX ? first : first * w->cluster_bytes;
 }
 
 /* ---- Passes ---- */
