@@ -18,9 +18,11 @@ ifneq ($(V),1)
 quiet = @printf '  %-7s %s\n' "$(1)" "$(2)";
 endif
 
-PACKAGES := jansson libzstd libxxhash libcrypto libdeflate zlib liblzma libarchive libxml-2.0 \
-	libcurl
-INCLUDES := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I $(PACKAGES)))
+PACKAGES := jansson libzstd libxxhash libcrypto libdeflate zlib liblzma
+# Loaded when they are first used, as they take longer to load than a machine takes to start.
+LAZY_PACKAGES := libarchive libxml-2.0 libcurl
+LAZY     := archive xml2 curl
+INCLUDES := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags-only-I $(PACKAGES) $(LAZY_PACKAGES)))
 WARNINGS := -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual -Wwrite-strings -Wvla -Wundef \
 	-Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition -Wformat=2 -Werror
 ifneq ($(findstring clang,$(CC)),)
@@ -30,7 +32,8 @@ CFLAGS   ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 $(INCLUDES)
 CFLAGS   += -std=gnu11 $(WARNINGS) -pthread -fno-common -fstack-protector-strong
 LDFLAGS  += -pthread
-LDLIBS    = $(shell pkg-config --libs $(PACKAGES)) -lbz2
+FERRY_LDLIBS = $(shell pkg-config --libs $(PACKAGES)) -lbz2
+LDLIBS    = $(FERRY_LDLIBS) $(addprefix -l,$(LAZY))
 ifdef SAN
 CFLAGS   += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 LDFLAGS  += -fsanitize=$(SAN)
@@ -63,8 +66,14 @@ $(O)/obj/%.o: %.c
 $(O)/libferry.a: $(LIB_OBJS)
 	$(call quiet,AR,$@)rm -f $@ && ar rcs $@ $^
 
-$(O)/ferry: $(CLI_OBJS) $(O)/libferry.a
-	$(call quiet,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(O)/lazy.S: $(O)/libferry.a tools/lazy-stubs
+	$(call quiet,GEN,$@)CC="$(CC)" tools/lazy-stubs $< $(LAZY) > $@.new && mv $@.new $@
+
+$(O)/obj/lazy.o: $(O)/lazy.S
+	$(call quiet,AS,$@)$(CC) -c -o $@ $<
+
+$(O)/ferry: $(CLI_OBJS) $(O)/libferry.a $(O)/obj/lazy.o
+	$(call quiet,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(FERRY_LDLIBS)
 
 $(TESTS): $(O)/tests/%: $(O)/obj/tests/%.o $(HELP_OBJS) $(O)/libferry.a
 	@mkdir -p $(@D)
