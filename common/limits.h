@@ -97,8 +97,8 @@
 #define LIMIT_NOTES             256         /* told about one description */
 #define LIMIT_NVRAM_BYTES       (16 * MIB)  /* variables of a firmware */
 #define LIMIT_MEMBERS           (4 * 1024)  /* of an archive, but for the pieces of disks */
-#define LIMIT_OVA_MEMBERS       (64 * 1024) /* with disks in pieces */
-#define LIMIT_XVA_MEMBERS       (256 * 1024 * 1024)
+#define LIMIT_OVA_MEMBERS       (64 * KIB)  /* with disks in pieces */
+#define LIMIT_XVA_MEMBERS       (256 * MIB)
 #define LIMIT_XVA_BLOCK_BYTES   (16 * MIB)
 #define LIMIT_MEMBER_NAME_BYTES 1024
 #define LIMIT_FOLDER_DEPTH      4

@@ -112,7 +112,7 @@ bool bundle_folder_has(int folder_fd, const char *ending)
 
     if (!dir)
         return false;
-    fd = -1; /* the dir's now */
+    (void)take_fd(&fd); /* the dir's now */
     while ((entry = readdir(dir)))
         if (ends_with(entry->d_name, ending) &&
             !fstatat(folder_fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode))

@@ -54,7 +54,7 @@ static int add_sum(struct ovf_manifest *manifest, const char *name, enum digest_
                    const uint8_t sum[DIGEST_MAX_BYTES], const char *about, struct ferry_error *err)
 {
     if (manifest->count == LIMIT_OVA_MEMBERS)
-        return ferry_refuse(err, -E2BIG, about, "has more than %d sums", LIMIT_OVA_MEMBERS);
+        return ferry_refuse(err, -E2BIG, about, "its manifest has too many sums");
     if (!(manifest->count & (manifest->count - 1))) {
         size_t room = manifest->count ? manifest->count * 2 : 1;
         struct ovf_sum *sums = reallocarray(manifest->sums, room, sizeof(*sums));

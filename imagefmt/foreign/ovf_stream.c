@@ -337,7 +337,7 @@ static int check_all_came(const struct ovf_reader *r, struct ferry_error *err)
 
 int ovf_stream_finish(struct ovf_reader *r, struct ferry_error *err)
 {
-    uint32_t index;
+    uint32_t index = 0;
     int more;
 
     while ((more = ovf_stream_next_disk(r, &index, err)) == 1)

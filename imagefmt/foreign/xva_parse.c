@@ -225,7 +225,7 @@ static int compare_places(const void *a, const void *b)
 
 static int parse_disks(struct parse *p, struct ferry_error *err)
 {
-    struct found found[LIMIT_DISKS];
+    struct found found[LIMIT_DISKS] = {{.place = 0}};
     uint32_t count = 0;
     int error = 0;
 
