@@ -46,7 +46,8 @@ struct forged {
     const uint8_t *stored;   /* the layer */
     size_t stored_bytes;
     long layer_size_off;
-    bool damage;  /* a byte of the layer, after its digest was taken */
+    bool damage; /* a byte of the layer, after its digest was taken */
+    bool damage_config;
     bool missing; /* the layer */
 };
 
@@ -72,7 +73,20 @@ static const char *put_blob(int folder, const void *data, size_t size, bool miss
     return digest;
 }
 
-static const char * or (const char *given, const char *usual)
+/* One bit of it is another. */
+static void damage_blob(int folder, const char *digest, const void *data, size_t size)
+{
+    CLEANUP_FREE uint8_t *bytes = malloc(size);
+    char name[100];
+
+    assert_non_null(bytes);
+    memcpy(bytes, data, size);
+    bytes[size / 2] ^= 1;
+    snprintf(name, sizeof(name), "blobs/sha256/%s", digest + 7);
+    put_file(folder, name, bytes, size);
+}
+
+static const char *given_or(const char *given, const char *usual)
 {
     return given ? given : usual;
 }
@@ -86,10 +100,11 @@ static void forge_index(int folder, const struct forged *f, const char *manifest
              "{\"schemaVersion\":2,\"mediaType\":\"%s\",\"artifactType\":\"%s\",\"manifests\":[{"
              "\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%zu%s}%s]}",
              OCI_TYPE_INDEX, KUBEVIRT_TYPE_MACHINE, OCI_TYPE_MANIFEST, digest, strlen(manifest),
-             or (f->platform, ",\"platform\":{\"architecture\":\"amd64\",\"os\":\"linux\"}"),
-             or (f->more_manifests, ""));
-    put_file(folder, "index.json", or (f->index, index), strlen(or (f->index, index)));
-    put_file(folder, "oci-layout", or (f->layout, OCI_LAYOUT), strlen(or (f->layout, OCI_LAYOUT)));
+             given_or(f->platform, ",\"platform\":{\"architecture\":\"amd64\",\"os\":\"linux\"}"),
+             given_or(f->more_manifests, ""));
+    put_file(folder, "index.json", given_or(f->index, index), strlen(given_or(f->index, index)));
+    put_file(folder, "oci-layout", given_or(f->layout, OCI_LAYOUT),
+             strlen(given_or(f->layout, OCI_LAYOUT)));
 }
 
 static size_t usual_layer(uint8_t *stored, size_t room)
@@ -108,7 +123,7 @@ static int forge(const struct forged *f, char path[64])
 {
     static uint8_t stored[2 * GUEST_BYTES];
     char layer[OCI_DIGEST_BYTES], config[OCI_DIGEST_BYTES], size[100] = "", manifest[8000];
-    const char *machine = or (f->config, CONFIG);
+    const char *machine = given_or(f->config, CONFIG);
     int folder = machine_files_folder(path);
 
     assert_int_equal(mkdirat(folder, "blobs", 0700), 0);
@@ -116,27 +131,25 @@ static int forge(const struct forged *f, char path[64])
     size_t bytes = f->stored ? f->stored_bytes : usual_layer(stored, sizeof(stored));
     const uint8_t *data = f->stored ? f->stored : stored;
     put_blob(folder, data, bytes, f->missing, layer);
-    if (f->damage) {
-        char name[100];
-        snprintf(name, sizeof(name), "blobs/sha256/%s", layer + 7);
-        stored[bytes / 2] ^= 1;
-        put_file(folder, name, stored, bytes);
-    }
+    if (f->damage)
+        damage_blob(folder, layer, data, bytes);
     put_blob(folder, machine, strlen(machine), false, config);
-    if (* or (f->disk_size, "64Ki"))
+    if (f->damage_config)
+        damage_blob(folder, config, machine, strlen(machine));
+    if (*given_or(f->disk_size, "64Ki"))
         snprintf(size, sizeof(size), ",\"io.kubevirt.disk.size\":\"%s\"",
-                 or (f->disk_size, "64Ki"));
+                 given_or(f->disk_size, "64Ki"));
     snprintf(manifest, sizeof(manifest),
              "{\"schemaVersion\":2,\"mediaType\":\"%s\",\"artifactType\":\"%s\",\"config\":{"
              "\"mediaType\":\"%s\",\"digest\":\"%s\",\"size\":%zu},\"layers\":[{\"mediaType\":"
              "\"%s\",\"digest\":\"%s\",\"size\":%ld,\"annotations\":{\"io.kubevirt.disk.name\":"
              "\"%s\"%s}}%s]}",
-             OCI_TYPE_MANIFEST, or (f->kind, KUBEVIRT_TYPE_MACHINE),
-             or (f->config_type, KUBEVIRT_TYPE_CONFIG), config, strlen(machine),
-             or (f->layer_type, KUBEVIRT_TYPE_DISK), or (f->layer_digest, layer),
-             (long)bytes + f->layer_size_off, or (f->disk_name, "root"), size,
-             or (f->more_layers, ""));
-    forge_index(folder, f, or (f->manifest, manifest));
+             OCI_TYPE_MANIFEST, given_or(f->kind, KUBEVIRT_TYPE_MACHINE),
+             given_or(f->config_type, KUBEVIRT_TYPE_CONFIG), config, strlen(machine),
+             given_or(f->layer_type, KUBEVIRT_TYPE_DISK), given_or(f->layer_digest, layer),
+             (long)bytes + f->layer_size_off, given_or(f->disk_name, "root"), size,
+             given_or(f->more_layers, ""));
+    forge_index(folder, f, given_or(f->manifest, manifest));
     return folder;
 }
 
@@ -274,6 +287,7 @@ static void test_refused_layers(void **state)
 {
     (void)state;
     REFUSE("its digest is another", .damage = true);
+    REFUSE("its digest is another", .damage_config = true);
     REFUSE("is missing", .missing = true);
     REFUSE("not what is said of it", .layer_size_off = 1);
     REFUSE("not what is said of it", .layer_size_off = -1000000);
