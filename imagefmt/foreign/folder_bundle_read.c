@@ -4,10 +4,12 @@
  * it.  A disk that builds on another file is refused by its format.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/json.h"
 #include "imagefmt/foreign/container.h"
 #include "imagefmt/foreign/describe.h"
 #include "imagefmt/foreign/folder_bundle.h"
@@ -20,6 +22,7 @@ struct folder_reader {
     struct container_index *index;
     uint32_t next;
     struct source *source; /* of the disk at hand */
+    struct source *flat;   /* where its content is, if that is another file */
     struct disk *disk;
 };
 
@@ -116,6 +119,45 @@ static void close_disk(struct folder_reader *r)
     if (r->disk)
         r->disk->format->close(take_ptr(&r->disk));
     source_close(take_ptr(&r->source));
+    source_close(take_ptr(&r->flat));
+}
+
+/*
+ * NAME.vmdk may be a text that says that the content is in NAME-flat.vmdk, which is what VMware
+ * calls it: that file and no other is taken, and only if it is the one that the text names.
+ */
+static int open_flat(struct folder_reader *r, const char *name, struct ferry_error *err)
+{
+    char flat[LIMIT_MEMBER_NAME_BYTES + 16];
+    size_t stem = strlen(name) - strlen(disk_format_vmdk.extension);
+
+    snprintf(flat, sizeof(flat), "%.*s-flat.vmdk", (int)stem, name);
+    const struct container_member *member = container_find(r->index, flat);
+    int error = member ? container_source(r->index, member, &r->flat, err)
+                       : ferry_refuse(err, -ENOENT, r->about,
+                                      "the content of the disk '%.100s' is in another file; only "
+                                      "'%.100s' is looked for, and is not beside it",
+                                      name, flat);
+    const struct disk_open_options options = {.external = r->flat};
+    if (!error)
+        error = disk_format_vmdk.open(r->source, &options, &r->disk, err);
+    if (error)
+        return error;
+    CLEANUP(json_cleanup) json_t *said = disk_format_vmdk.describe(r->disk);
+    const char *external = json_string_value(json_object_get(said, "external"));
+    return external && !strcmp(external, flat)
+               ? 0
+               : ferry_refuse(err, -ENOENT, r->about,
+                              "the content of the disk '%.100s' is in another file than '%.100s'",
+                              name, flat);
+}
+
+static bool is_flat(const struct disk_format *format, const char *name, int error)
+{
+    size_t length = strlen(name), size = strlen(disk_format_vmdk.extension);
+
+    return error == -EPERM && format == &disk_format_vmdk && length > size &&
+           !strcmp(name + length - size, disk_format_vmdk.extension);
 }
 
 static int open_disk(struct folder_reader *r, uint32_t index, struct ferry_error *err)
@@ -124,6 +166,7 @@ static int open_disk(struct folder_reader *r, uint32_t index, struct ferry_error
     const struct container_member *member = beside(r, disk->file);
     const struct disk_format *format = disk_format_by_name(disk->format);
     const struct disk_open_options none = {0};
+    struct ferry_error first = {0};
 
     if (!member)
         return not_beside(r, disk->file, err);
@@ -137,7 +180,12 @@ static int open_disk(struct folder_reader *r, uint32_t index, struct ferry_error
                             "does not say what format the disk '%.100s' has, and it bears the "
                             "marks of none; a raw disk must be called one",
                             member->name);
-    return format->open(r->source, &none, &r->disk, err);
+    error = format->open(r->source, &none, &r->disk, &first);
+    if (is_flat(format, member->name, error))
+        return open_flat(r, member->name, err);
+    if (error && err)
+        *err = first;
+    return error;
 }
 
 /* Their sizes are known at once, and what cannot be read is told before anything is. */

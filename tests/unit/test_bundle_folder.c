@@ -239,6 +239,11 @@ static void refuse(const struct bundle_format *format, const char *change, const
         fail_msg("%s: kind %d: '%s' does not say '%s'", change, err.kind, err.message, says);
 }
 
+/* A disk whose content is in another file, of 100 sectors. */
+#define FLAT(external, disk)                                                     \
+    "printf '%s\\n' '# Disk DescriptorFile' version=1 CID=1 parentCID=ffffffff " \
+    "'createType=\"monolithicFlat\"' 'RW 100 FLAT \"" external "\" 0' > " disk
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -265,10 +270,34 @@ static void test_refused(void **state)
     refuse(&bundle_vmx, "sed -i 's,Web-1-0.vmdk,/etc/passwd,' Web-1.vmx", "'/etc/passwd'");
     refuse(&bundle_vmx, "sed -i 's,Web-1-0.vmdk,..\\\\\\\\Web-1-0.vmdk,' Web-1.vmx", "not beside");
     refuse(&bundle_vmx, "cp Web-1.vmx b.vmx", "two descriptions");
+    refuse(&bundle_vmx, FLAT("/etc/passwd", "Web-1-0.vmdk"), "'Web-1-0-flat.vmdk' is looked for");
     refuse(&bundle_vmx,
-           "printf '%s\\n' '# Disk DescriptorFile' version=1 CID=1 parentCID=ffffffff "
-           "'createType=\"monolithicFlat\"' 'RW 100 FLAT \"/etc/passwd\" 0' > Web-1-0.vmdk",
-           "/etc/passwd");
+           FLAT("/etc/passwd", "Web-1-0.vmdk") " && cp kernel Web-1-0-flat.vmdk && "
+                                               "truncate -s 1M Web-1-0-flat.vmdk",
+           "in another file than 'Web-1-0-flat.vmdk'");
+    refuse(&bundle_vmx, FLAT("Web-1-0-flat.vmdk", "Web-1-0.vmdk") " && cp kernel Web-1-0-flat.vmdk",
+           "shorter");
+    refuse(&bundle_vmx,
+           FLAT("Web-1-0-flat.vmdk", "Web-1-0.vmdk") " && ln -s /etc/passwd Web-1-0-flat.vmdk",
+           "Web-1-0-flat.vmdk");
+}
+
+static void test_flat(void **state)
+{
+    const struct bundle_write_options options = {.workers = 2};
+    struct machine_files s;
+    char path[64];
+
+    (void)state;
+    machine_files_init(&s, true, true);
+    CLEANUP_FD int folder = machine_files_to_folder(&s, &bundle_vmx, &options, path);
+    machine_files_run("cd %s && rm Web-1-1.vmdk && qemu-img convert -f raw -O vmdk -o "
+                      "subformat=monolithicFlat /proc/%d/fd/%d Web-1-1.vmdk && "
+                      "[ -e Web-1-1-flat.vmdk ]",
+                      path, getpid(), s.raw[1]);
+    read_back(&s, &bundle_vmx, folder);
+    machine_files_remove(path);
+    machine_files_free(&s);
 }
 
 /* Variables that a host keeps elsewhere are no reason to refuse a machine. */
@@ -299,15 +328,11 @@ static void test_nvram_elsewhere(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trips),
-        cmocka_unit_test(test_odd_size),
-        cmocka_unit_test(test_qemu),
-        cmocka_unit_test(test_vagrant),
-        cmocka_unit_test(test_usage),
-        cmocka_unit_test(test_losses),
-        cmocka_unit_test(test_probe),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_nvram_elsewhere),
+        cmocka_unit_test(test_round_trips), cmocka_unit_test(test_odd_size),
+        cmocka_unit_test(test_qemu),        cmocka_unit_test(test_vagrant),
+        cmocka_unit_test(test_usage),       cmocka_unit_test(test_losses),
+        cmocka_unit_test(test_probe),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_flat),        cmocka_unit_test(test_nvram_elsewhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
