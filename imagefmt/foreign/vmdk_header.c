@@ -105,7 +105,7 @@ bool vmdk_probe(const uint8_t *head, size_t head_bytes, const uint8_t *tail, siz
 
 /* ---- Descriptor ---- */
 
-/* text, less quotes and spaces around it, without what a terminal should not see. */
+/* text, less quotes and spaces around it: printable ASCII, the rest as '?'. */
 static void copy_value(const char *text, size_t length, char *out, size_t room)
 {
     while (length && (isspace((unsigned char)*text) || *text == '"')) {
@@ -117,7 +117,7 @@ static void copy_value(const char *text, size_t length, char *out, size_t room)
     if (length >= room)
         length = room - 1;
     for (size_t i = 0; i < length; i++)
-        out[i] = iscntrl((unsigned char)text[i]) ? '?' : text[i];
+        out[i] = text[i] < ' ' || text[i] > '~' ? '?' : text[i];
     out[length] = 0;
 }
 

@@ -136,6 +136,7 @@ static int open_sparse(struct vmdk *v, const uint8_t *sector, struct ferry_error
     v->disk.size_bytes = v->descriptor.sectors * VMDK_SECTOR;
     v->disk.stored_bytes = source->size_bytes;
     v->grain_bytes = h->grain * VMDK_SECTOR;
+    v->disk.block_bytes = h->flags & VMDK_FLAG_COMPRESSED ? (uint32_t)v->grain_bytes : 0;
     if (h->gd == VMDK_GD_AT_END)
         error = read_footer(v, err);
     if (!error)
