@@ -6,6 +6,7 @@
 
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli/disk_file.h"
 #include "cli/output.h"
@@ -19,8 +20,12 @@ bool inspect_is_disk(int fd)
     CLEANUP(source_cleanup) struct source *source = NULL;
     const struct disk_format *format = NULL;
 
-    return !source_of_fd(fd, "", &source, NULL) && !disk_format_probe(source, &format, NULL) &&
-           format;
+    off_t at = lseek(fd, 0, SEEK_CUR); /* an image is read from there on */
+    bool found = at >= 0 && !source_of_fd(fd, "", &source, NULL) &&
+                 !disk_format_probe(source, &format, NULL) && format;
+    if (at >= 0)
+        lseek(fd, at, SEEK_SET);
+    return found;
 }
 
 static void print_snapshot(const json_t *snapshot)
