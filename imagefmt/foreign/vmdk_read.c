@@ -216,7 +216,9 @@ static int vmdk_open(struct source *source, const struct disk_open_options *opti
 /* Neither tables nor grains lie on header and descriptor. */
 static int check_sector(const struct vmdk *v, uint32_t sector, struct ferry_error *err)
 {
-    if (sector >= v->header.descriptor + v->header.descriptor_sectors)
+    const struct vmdk_header *h = &v->header;
+
+    if (sector && (sector < h->descriptor || sector - h->descriptor >= h->descriptor_sectors))
         return 0;
     return ferry_refuse(err, -EBADMSG, v->source->about,
                         "is damaged: sector %u is said to be a table or a grain", sector);
