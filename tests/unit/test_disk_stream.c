@@ -20,6 +20,8 @@
 #include "imagefmt/foreign/formats.h"
 #include "imagefmt/foreign/source.h"
 #include "imagefmt/foreign/stream.h"
+#include "imagefmt/foreign/vhd.h"
+#include "imagefmt/foreign/vmdk.h"
 #include "tests/support/disk_sample.h"
 
 #define SAMPLE_BYTES (40 * MIB + 512) /* two grain tables, a last grain of one sector */
@@ -286,6 +288,9 @@ static void test_vmdk_damaged(void **state)
     flip(&file, directory, "does not name the tables");
     flip(&file, directory + 4, "directory does not name");
     flip(&file, footer, "magic");
+    file.bytes[footer - 512 + 12] = VMDK_MARKER_END;
+    expect_refusal(&file, &disk_format_vmdk, &(struct disk_open_options){0}, "without a footer");
+    file.bytes[footer - 512 + 12] = VMDK_MARKER_FOOTER;
     flip(&file, footer + 12, "differ");
     flip(&file, footer + 57, "footer does not name");
     flip(&file, end - 512 + 8, "");
@@ -341,6 +346,15 @@ static void test_formats_at_random(void **state)
     expect_refusal(&sparse, &disk_format_vmdk, &options, "needs a file: it is read at random");
 }
 
+/* A byte of the footer set, and its sum right again. */
+static void forge_footer(uint8_t footer[VHD_FOOTER_BYTES], size_t at, uint8_t value)
+{
+    footer[at] = value;
+    uint32_t sum = vhd_sum(footer, VHD_FOOTER_BYTES, 64);
+    for (int i = 0; i < 4; i++)
+        footer[64 + i] = (uint8_t)(sum >> (24 - 8 * i));
+}
+
 static void test_vhd_fixed(void **state)
 {
     const uint64_t size = 8 * MIB;
@@ -364,6 +378,12 @@ static void test_vhd_fixed(void **state)
     file.bytes[size + 70] ^= 1;
     expect_refusal(&file, &disk_format_vhd, &options, "no footer");
     file.bytes[size + 70] ^= 1;
+    forge_footer(file.bytes + size, 63, VHD_DYNAMIC);
+    expect_refusal(&file, &disk_format_vhd, &options, "no footer");
+    forge_footer(file.bytes + size, 63, VHD_FIXED);
+    forge_footer(file.bytes + size, 54, 2); /* of the size: 8 MiB and 512 bytes */
+    expect_refusal(&file, &disk_format_vhd, &options, "by its footer, 8388608 were stated");
+    forge_footer(file.bytes + size, 54, 0);
     file.size -= 1;
     expect_refusal(&file, &disk_format_vhd, &options, "cut short");
 }

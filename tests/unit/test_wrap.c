@@ -206,6 +206,8 @@ static void test_something_behind(void **state)
             bool padding = kinds[k] == WRAP_XZ && t == 2; /* xz has it between streams */
             if (error != (padding ? 0 : -EBADMSG))
                 fail_msg("%s with tail %zu: %d", wrap_name(kinds[k]), t, error);
+            if (t == 3 && kinds[k] != WRAP_XZ)
+                assert_non_null(strstr(err.message, "has something else behind the end"));
         }
     }
 }
