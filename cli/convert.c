@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/convert_resume.h"
 #include "cli/disk_file.h"
 #include "cli/image_file.h"
 #include "cli/output.h"
@@ -25,7 +26,7 @@ struct convert_cli {
     struct image_file_options image;
     struct disk_url_options url;
     uint64_t size_bytes, level, cluster_bytes;
-    bool verify, check_only, json;
+    bool verify, check_only, json, resume;
     struct progress_options progress;
 };
 
@@ -54,8 +55,11 @@ static int check_usage(const struct convert_cli *o, struct ferry_error *err)
     if (o->check_only)
         return 0;
     if (to_stdout(o)) {
-        if (o->json || o->verify)
-            return ferry_usage(err, o->json ? "--json" : "--verify",
+        if (o->json || o->verify || o->resume)
+            return ferry_usage(err,
+                               o->json     ? "--json"
+                               : o->verify ? "--verify"
+                                           : "--resume",
                                "needs a file; the disk goes to stdout");
         if (isatty(STDOUT_FILENO))
             return ferry_usage(err, "convert", "give a file or a pipe, not a terminal");
@@ -147,8 +151,7 @@ static uint64_t target_size(const struct convert *c)
     return c->to == &disk_format_raw ? size : disk_whole_sectors(size);
 }
 
-/* Into sink, which takes it in order if it is a pipe or a wrap. */
-static int write_disk(struct convert *c, struct sink *sink, struct ferry_error *err)
+static struct disk_write_options write_options(const struct convert *c)
 {
     struct disk_write_options options = {
         .size_bytes = target_size(c),
@@ -157,11 +160,19 @@ static int write_disk(struct convert *c, struct sink *sink, struct ferry_error *
         .level = c->wrap ? 0 : (int)c->cli->level,
         .unit_bytes = c->cli->cluster_bytes,
     };
+
+    make_identity(c, options.identity);
+    return options;
+}
+
+/* Into sink, which takes it in order if it is a pipe or a wrap. */
+static int write_disk(struct convert *c, struct sink *sink, struct ferry_error *err)
+{
+    const struct disk_write_options options = write_options(c);
     const struct disk_copy_options copy = {
         .digest = c->cli->verify, .phase = "convert", .progress = &c->progress};
     struct disk_writer *writer = NULL;
 
-    make_identity(c, options.identity);
     int error = c->to->create(sink, &options, &writer, err);
     if (error)
         return error;
@@ -210,18 +221,59 @@ static int verify(struct convert *c, int fd, struct ferry_error *err)
     return 0;
 }
 
-static int write_file(struct convert *c, struct ferry_error *err)
+/* So that it can be taken up again. */
+static int write_resumable(struct convert *c, struct ferry_error *err)
+{
+    CLEANUP(resume_cleanup) struct resume *r = NULL;
+    const struct disk_write_options options = write_options(c);
+    const struct disk_copy_options copy = {
+        .digest = c->cli->verify, .phase = "convert", .progress = &c->progress};
+    const struct convert_resume what = {
+        .dest = c->cli->dest,
+        .source = c->cli->source,
+        .external = &c->cli->external,
+        .disk_name = c->cli->disk,
+        .file = &c->source,
+        .to = c->to,
+        .write = &options,
+        .verify = c->cli->verify,
+    };
+
+    int error = convert_resume_open(&what, &r, err);
+    if (error)
+        return error;
+    error = resume_copy(r, c->source.disk, c->to, &options, &copy, &c->result, err);
+    if (error)
+        return convert_resume_explain(r, c->cli->dest, err);
+    error = c->cli->verify ? verify(c, resume_fd(r), err) : 0;
+    if (error)
+        resume_discard(r);
+    return error ? error : resume_commit(r, err);
+}
+
+static int write_at_once(struct convert *c, struct ferry_error *err)
 {
     CLEANUP(atomic_file_abandon) struct atomic_file file = ATOMIC_FILE_NONE;
-    struct stat st;
 
     int error = atomic_file_open(&file, c->cli->dest, err);
     if (!error)
         error = write_to(c, file.fd, c->cli->dest, err);
     if (!error && c->cli->verify)
         error = verify(c, file.fd, err);
-    if (!error)
-        error = atomic_file_commit(&file, err);
+    return error ? error : atomic_file_commit(&file, err);
+}
+
+static int write_file(struct convert *c, struct ferry_error *err)
+{
+    struct stat st;
+
+    bool resume = c->cli->resume && !c->wrap;
+
+    if (c->cli->resume && !resume)
+        output_note("%s: what is compressed as a whole cannot be taken up again; --resume is of no "
+                    "effect",
+                    c->cli->dest);
+    int error = resume ? write_resumable(c, err) : write_at_once(c, err);
     if (!error && !stat(c->cli->dest, &st))
         c->written_bytes = (uint64_t)st.st_size;
     return error;
@@ -362,6 +414,8 @@ static const struct option_spec options[] = {
            "which disk of SRC, if SRC is an image with several"),
     OPTION("verify", NULL, OPTION_FLAG, struct convert_cli, verify,
            "read DEST back and compare before it gets its name"),
+    OPTION("resume", NULL, OPTION_FLAG, struct convert_cli, resume,
+           "keep DEST.partial and DEST.resume when interrupted, and go\non from them"),
     OPTION("check-only", NULL, OPTION_FLAG, struct convert_cli, check_only,
            "write nothing; list what DEST would not keep"),
     OPTION("json", NULL, OPTION_FLAG, struct convert_cli, json, "print JSON"),
