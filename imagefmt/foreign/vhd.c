@@ -22,7 +22,8 @@
 #include "imagefmt/foreign/pages.h"
 #include "imagefmt/foreign/vhd.h"
 
-#define CHILD_RUN_BYTES (16 * MIB)
+#define CHILD_RUN_BYTES  (16 * MIB)
+#define CHILD_PART_BYTES (1 * MIB)
 
 struct vhd {
     struct disk disk;
@@ -286,21 +287,34 @@ static int read_parent(const struct vhd *v, uint64_t offset, uint8_t *out, size_
     return part ? v->parent->format->read(v->parent, offset, out, part, err) : 0;
 }
 
-/* A part of one sector of a child. */
-static int read_sector(const struct vhd *v, uint64_t place, uint64_t offset, uint8_t *out,
-                       size_t size, struct ferry_error *err)
+/*
+ * A part of a block of a child that is there, of at most CHILD_PART_BYTES: sectors that the child
+ * has, and those that it leaves to its parent, are read by runs.
+ */
+static int read_sectors(const struct vhd *v, uint64_t place, uint64_t offset, uint8_t *out,
+                        size_t size, struct ferry_error *err)
 {
+    uint8_t bits[CHILD_PART_BYTES / VHD_SECTOR / 8 + 1];
     uint64_t within = offset % v->map.block_bytes, sector = within / VHD_SECTOR;
-    uint8_t bits = 0;
+    uint64_t end = (within + size - 1) / VHD_SECTOR + 1, start = sector / 8;
 
-    if (place) {
-        int error = pages_read(v->pages, place - v->map.prefix_bytes + sector / 8, &bits, 1, err);
-        if (error)
-            return error;
+    int error = pages_read(v->pages, place - v->map.prefix_bytes + start, bits,
+                           (end - 1) / 8 - start + 1, err);
+    while (!error && size) {
+        bool own = bits[sector / 8 - start] & (0x80 >> (sector % 8));
+        do {
+            sector++;
+        } while (sector < end && own == !!(bits[sector / 8 - start] & (0x80 >> (sector % 8))));
+        uint64_t left = sector * VHD_SECTOR - within;
+        size_t part = size < left ? size : (size_t)left;
+        error = own ? v->map.source->pread(v->map.source, place + within, out, part, err)
+                    : read_parent(v, offset, out, part, err);
+        within += part;
+        offset += part;
+        out += part;
+        size -= part;
     }
-    if (bits & (0x80 >> (sector % 8)))
-        return v->map.source->pread(v->map.source, place + within, out, size, err);
-    return read_parent(v, offset, out, size, err);
+    return error;
 }
 
 static int read_child(const struct vhd *v, uint64_t offset, uint8_t *out, size_t size,
@@ -309,13 +323,13 @@ static int read_child(const struct vhd *v, uint64_t offset, uint8_t *out, size_t
     int error = 0;
 
     while (!error && size) {
-        uint64_t place;
+        uint64_t place, left = v->map.block_bytes - offset % v->map.block_bytes;
+        size_t part = size < left ? size : (size_t)left;
+        part = part < CHILD_PART_BYTES ? part : CHILD_PART_BYTES;
         error = block_map_place(&v->map, offset / v->map.block_bytes, &place, err);
         if (error)
             return error;
-        uint64_t step = place ? VHD_SECTOR : v->map.block_bytes, left = step - offset % step;
-        size_t part = size < left ? size : (size_t)left;
-        error = place ? read_sector(v, place, offset, out, part, err)
+        error = place ? read_sectors(v, place, offset, out, part, err)
                       : read_parent(v, offset, out, part, err);
         offset += part;
         out += part;

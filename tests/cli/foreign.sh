@@ -185,11 +185,12 @@ for block in range((len(content) + (2 << 20) - 1) // (2 << 20)):
     sector = struct.unpack_from(">I", data, 1536 + 4 * block)[0]
     if sector == 0xffffffff:
         continue
-    for i in range(512):  # every second byte of the bitmap: 8 sectors of the child, 8 of the parent
-        data[sector * 512 + i] = 0xff if i % 2 else 0
-        if i % 2:
-            at = block * (2 << 20) + i * 4096
-            part = content[at:at + 4096]
+    for i in range(512):  # runs of sectors of the child and of the parent, of all lengths
+        bits = (0xff, 0xff, 0xa5, 0, 0x7e, 0, 0xff)[i % 7]
+        data[sector * 512 + i] = bits
+        for bit in range(8):
+            at = block * (2 << 20) + (i * 8 + bit) * 512
+            part = content[at:at + 512] if bits & 0x80 >> bit else b""
             result[at:at + len(part)] = part
 data[552:568] = b"a parent's name."
 fix(512, 1024, 36)
