@@ -48,6 +48,21 @@ uint32_t xva_disk_of(const struct xva_reader *r, const char *ref)
     return i < r->bundle.guest.disk_count ? i : LIMIT_DISKS;
 }
 
+void xva_note_sum(struct xva_reader *r)
+{
+    if (!r->noted_sums)
+        notes_add(&r->notes, "blocks have no sums: nothing tells whether they are whole");
+    r->noted_sums = true;
+}
+
+void xva_note_ref(struct xva_reader *r, const char *ref)
+{
+    if (!strcmp(r->noted_ref, ref))
+        return;
+    memcpy(r->noted_ref, ref, strlen(ref) + 1);
+    notes_add(&r->notes, "'%s' is not kept: it is no disk of the machine", ref);
+}
+
 /* ---- Sums ---- */
 
 int xva_check_sum(enum xva_sum kind, const uint8_t *text, size_t text_bytes, const void *data,

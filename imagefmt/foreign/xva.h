@@ -85,13 +85,18 @@ struct xva_reader {
     struct notes notes;
     struct xva_refs refs;
     bool given[LIMIT_DISKS];
-    struct disk *disk; /* at hand */
+    bool noted_sums;               /* that some are missing */
+    char noted_ref[XVA_REF_BYTES]; /* the last one that nothing is known of */
+    struct disk *disk;             /* at hand */
     struct xva_random *random;
     struct xva_stream *stream;
 };
 
 /* The disk of this ref, or LIMIT_DISKS. */
 uint32_t xva_disk_of(const struct xva_reader *r, const char *ref);
+/* A block has no sum; a block is of no disk of the machine: said once, and once a ref. */
+void xva_note_sum(struct xva_reader *r);
+void xva_note_ref(struct xva_reader *r, const char *ref);
 
 int xva_random_open(struct xva_reader *r, struct ferry_error *err);
 int xva_random_next_disk(struct xva_reader *r, uint32_t *index, struct ferry_error *err);

@@ -234,15 +234,17 @@ static int take_member(struct xva_reader *r, uint64_t *i, struct ferry_error *er
         return 0;
     }
     uint32_t disk = xva_disk_of(r, name.ref);
-    if (disk == LIMIT_DISKS)
+    if (disk == LIMIT_DISKS) {
+        xva_note_ref(r, name.ref);
         return 0;
+    }
     if (name.is_sum)
         return ferry_refuse(err, -EBADMSG, r->input.about, "has '%.100s' not behind its block",
                             text);
     int error = find_sum(r, *i, &name, &sum, err);
     *i += sum != XVA_SUM_NONE;
     if (!error && sum == XVA_SUM_NONE)
-        notes_add(&r->notes, "'%s' has no sum", text);
+        xva_note_sum(r);
     return error ? error : add_block(r, disk, member, &name, sum, err);
 }
 

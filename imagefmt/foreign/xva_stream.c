@@ -64,8 +64,7 @@ static int check_block(struct xva_stream *s, const struct xva_name *block, struc
         return more;
     if (!more || !s->is_block_or_sum || !xva_is_sum_of(&s->name, block)) {
         s->pending = more == 1;
-        notes_add(&s->reader->notes, "'%s/%08llu' has no sum", block->ref,
-                  (unsigned long long)block->number);
+        xva_note_sum(s->reader);
         return 0;
     }
     if (s->member.size_bytes > sizeof(text))
@@ -204,8 +203,10 @@ int xva_stream_next_disk(struct xva_reader *r, uint32_t *index, struct ferry_err
             continue;
         }
         *index = xva_disk_of(r, s->name.ref);
-        if (*index == LIMIT_DISKS)
+        if (*index == LIMIT_DISKS) {
+            xva_note_ref(r, s->name.ref);
             continue;
+        }
         if (r->given[*index])
             return ferry_refuse(err, -EBADMSG, r->input.about, "has blocks of '%s' in two places",
                                 s->name.ref);

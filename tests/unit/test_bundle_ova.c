@@ -273,6 +273,34 @@ static void test_packages_of_others(void **state)
     read_noted(upside_down, false, "manifest");
 }
 
+/* Descriptions as VMware's and VirtualBox's tools make them, with disks of ours. */
+static void test_descriptions_of_others(void **state)
+{
+    static const char *const names[] = {"ovftool", "vsphere", "virtualbox-1", "virtualbox-2"};
+    char here[1024];
+
+    (void)state;
+    assert_non_null(getcwd(here, sizeof(here)));
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        struct ferry_error err = {.code = 0};
+        CLEANUP_FD int fd =
+            repack(false,
+                   "mkdir q; cp %s/tests/fuzz/corpus/ovf/%s.ovf q/x.ovf; cd q; sed -i -E "
+                   "'s/ ovf:(chunkSize|compression)=\"[^\"]*\"//; s/%%202/2/' x.ovf; "
+                   "for f in $(grep -o 'href=\"[^\"]*\"' x.ovf | cut -d'\"' -f2); do case $f in "
+                   "*.vmdk) cp ../sample-disk1.vmdk $f;; *) cp ../sample.nvram $f;; esac; done; "
+                   "openssl dgst -sha1 * > x.mf; tar --format=ustar -cf ../../b.ova x.ovf x.mf "
+                   "$(ls | grep -v '^x')",
+                   here, names[i]);
+        for (int way = BUNDLE_AT_RANDOM; way <= BUNDLE_IN_ORDER; way++) {
+            json_t *notes = NULL;
+            ok(bundle_sample_read(&bundle_ova, fd, way, NULL, &notes, &err), &err);
+            assert_false(bundle_sample_noted(notes, "manifest"));
+            json_decref(notes);
+        }
+    }
+}
+
 /* Each in pieces of 16 KiB, and gzipped as a whole. */
 static void test_small_pieces_and_gzip(void **state)
 {
@@ -419,6 +447,7 @@ int main(void)
         TEST_IN_FOLDER(test_other_disk_formats),
         TEST_IN_FOLDER(test_recognised),
         TEST_IN_FOLDER(test_packages_of_others),
+        TEST_IN_FOLDER(test_descriptions_of_others),
         TEST_IN_FOLDER(test_small_pieces_and_gzip),
         TEST_IN_FOLDER(test_refused_sums),
         TEST_IN_FOLDER(test_refused_members),

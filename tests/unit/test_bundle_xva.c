@@ -208,10 +208,11 @@ static void test_archives_of_xenserver(void **state)
     CLEANUP_FD int alive = repack(RENUMBER);
     read_xva(alive, NULL);
     CLEANUP_FD int bare = repack("grep -v xxhash list > l; mv l list");
-    read_xva(bare, "has no sum");
+    read_xva(bare, "have no sums");
     CLEANUP_FD int more = repack("echo x > readme; mkdir Ref:7; echo x > Ref:7/00000000; "
                                  "printf 'readme\\nRef:7/00000000\\n' >> list");
     read_xva(more, "'readme' is not kept");
+    read_xva(more, "'Ref:7' is not kept");
     CLEANUP_FD int upside_down =
         repack("grep -v Ref:100 list > l; grep Ref:100 list >> l; mv l list");
     read_xva(upside_down, NULL);
