@@ -96,7 +96,7 @@
 #define LIMIT_DESCRIPTION_KEYS  4096        /* lines of a .vmx */
 #define LIMIT_NOTES             256         /* told about one description */
 #define LIMIT_NVRAM_BYTES       (16 * MIB)  /* variables of a firmware */
-#define LIMIT_MEMBERS           (4 * 1024)  /* of an archive, but for the pieces of disks */
+#define LIMIT_MEMBERS           (4 * KIB)   /* of an archive, but for the pieces of disks */
 #define LIMIT_OVA_MEMBERS       (64 * KIB)  /* with disks in pieces */
 #define LIMIT_XVA_MEMBERS       (256 * MIB)
 #define LIMIT_XVA_BLOCK_BYTES   (16 * MIB)

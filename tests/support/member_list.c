@@ -62,11 +62,13 @@ int member_list_tar(const uint8_t *data, size_t size, uint8_t **tar, size_t *byt
     } else {
         writer_copy(&memory.out, data + 1, size ? size - 1 : 0);
     }
+    if (error) {
+        writer_free(&memory.out);
+        return error;
+    }
     *tar = memory.out.data;
     *bytes = memory.out.size;
-    if (error)
-        writer_free(&memory.out);
-    return error;
+    return 0;
 }
 
 static void check_extent(struct disk *disk, uint64_t offset, const struct disk_extent *extent)

@@ -206,11 +206,11 @@ static int pread_many(struct source *source, uint64_t offset, void *data, size_t
         unsigned sum = 0;
         snprintf((char *)at, 100, "%07llu",
                  (unsigned long long)(many->twice && number == MANY - 1 ? 0 : number));
-        strcpy((char *)at + 100, "0000644");
-        strcpy((char *)at + 124, "00000000000");
+        snprintf((char *)at + 100, 8, "%07o", 0644);
+        snprintf((char *)at + 124, 12, "%011o", 0);
         memset(at + 148, ' ', 8);
         at[156] = '0';
-        strcpy((char *)at + 257, "ustar");
+        snprintf((char *)at + 257, 6, "ustar");
         for (int i = 0; i < 512; i++)
             sum += at[i];
         snprintf((char *)at + 148, 8, "%06o", sum);
