@@ -86,7 +86,8 @@ enum ovf_role ovf_reader_role(const struct ovf_reader *r, const char *name, uint
         return OVF_ROLE_OVF;
     if (strchr(name, '/'))
         return OVF_ROLE_OTHER;
-    return has_ending(name, ".mf")     ? OVF_ROLE_MANIFEST
+    return has_ending(name, ".ovf")    ? OVF_ROLE_OVF
+           : has_ending(name, ".mf")   ? OVF_ROLE_MANIFEST
            : has_ending(name, ".cert") ? OVF_ROLE_CERTIFICATE
                                        : OVF_ROLE_OTHER;
 }
@@ -167,8 +168,9 @@ int ovf_reader_open_stream(struct ovf_reader *r, uint32_t index, uint64_t file_b
 {
     const struct ovf_part *part = &r->package.disks[index];
     const struct disk_format *format;
-    struct disk_open_options options = {.size_bytes =
-                                            part->gzip ? part->capacity_bytes : file_bytes};
+    bool told = file_bytes != OVF_SIZE_UNKNOWN && !part->gzip;
+    struct disk_open_options options = {.size_bytes = told ? 0 : part->capacity_bytes,
+                                        .stream_bytes = told ? file_bytes : 0};
 
     int error = ovf_reader_format(r, index, NULL, &format, err);
     if (!error && !format->open_stream)

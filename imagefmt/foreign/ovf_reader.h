@@ -91,7 +91,8 @@ int ovf_reader_format(const struct ovf_reader *r, uint32_t index, struct source 
                       const struct disk_format **out, struct ferry_error *err);
 /* A disk that has no file: all zeroes. */
 int ovf_reader_blank(struct ovf_reader *r, uint32_t index, struct ferry_error *err);
-/* From a stream that r->disk_below is, unpacked if its file was gzipped. */
+/* From a stream that r->disk_below is, unpacked if its file was gzipped.  file_bytes: of the file,
+ * or OVF_SIZE_UNKNOWN. */
 int ovf_reader_open_stream(struct ovf_reader *r, uint32_t index, uint64_t file_bytes,
                            struct ferry_error *err);
 /* r->disk is open: compare its size with what was stated. */

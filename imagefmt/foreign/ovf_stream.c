@@ -167,7 +167,7 @@ static int read_joined(struct stream *stream, void *data, size_t size, size_t *g
 /* What is left of the disk at hand, so that all of its pieces have passed. */
 static int leave_disk(struct ovf_reader *r, struct ferry_error *err)
 {
-    uint8_t data[4096];
+    uint8_t data[32 * KIB];
     size_t got = 1;
     int error = 0;
 
@@ -232,6 +232,9 @@ static int take_member(struct ovf_reader *r, uint32_t *index, struct ferry_error
         return take_manifest(r, err);
     case OVF_ROLE_FILE:
         return take_file(r, *index, err);
+    case OVF_ROLE_OVF:
+        return ferry_refuse(err, -EEXIST, r->input.about, "has both '%.100s' and '%.100s'",
+                            r->ovf_name, r->member_name);
     case OVF_ROLE_CERTIFICATE:
         notes_add(&r->notes, "the signature in '%s' is not checked", r->member_name);
         return 0;

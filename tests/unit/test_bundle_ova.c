@@ -363,6 +363,8 @@ static void test_refused_members(void **state)
            "tar -cf ../b.ova sample.ovf sample.mf sample-disk1.vmdk sample-disk2.vmdk x.nvram");
     refuse("two members", false,
            "tar --hard-dereference -cf ../b.ova sample.ovf sample.mf " OTHERS " sample.nvram");
+    refuse("has both", false,
+           "cp sample.ovf z.ovf; tar -cf ../b.ova sample.ovf sample.mf z.ovf " OTHERS);
     refuse("symbolic link", false, "rm sample.nvram; ln -s /etc/passwd sample.nvram; " PACK);
     refuse("cut short", false,
            PACK "; python3 -c 'f = open(\"../b.ova\", \"r+b\"); d = f.read().rstrip(b\"\\0\"); "
@@ -422,6 +424,23 @@ static void test_order(void **state)
     bundle_sample_close(&sample);
 }
 
+/* A raw disk in pieces, of which only the description says how large it is. */
+static void test_raw_pieces(void **state)
+{
+    struct ferry_error err = {.code = 0};
+    struct bundle_sample sample;
+    const struct bundle_write_options options = {.disk_format = "raw"};
+
+    (void)state;
+    CLEANUP_FD int fd = test_folder_open("a.ova", O_CREAT | O_RDWR);
+    bundle_sample_open(&sample, false);
+    ok(bundle_sample_write(&sample, &bundle_ova, fd, true, &options, &err), &err);
+    for (int way = BUNDLE_AT_RANDOM; way <= BUNDLE_IN_ORDER; way++)
+        ok(bundle_sample_read(&bundle_ova, fd, way, NULL, NULL, &err), &err);
+    assert_int_equal(shell("tar -tf a.ova | grep -qx sample-disk2.raw.000000001"), 0);
+    bundle_sample_close(&sample);
+}
+
 static void test_losses(void **state)
 {
     struct ferry_error err = {.code = 0};
@@ -454,6 +473,7 @@ int main(void)
         TEST_IN_FOLDER(test_refused_names),
         TEST_IN_FOLDER(test_refused_pieces),
         TEST_IN_FOLDER(test_order),
+        TEST_IN_FOLDER(test_raw_pieces),
         TEST_IN_FOLDER(test_losses),
     };
 
