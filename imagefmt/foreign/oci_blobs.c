@@ -37,7 +37,7 @@ int oci_blob_find(const struct container_index *index, const json_t *descriptor,
 {
     const char *digest = json_string_value(json_object_get(descriptor, "digest"));
     const json_t *size = json_object_get(descriptor, "size");
-    char name[sizeof(OCI_BLOBS) + 2 * SHA256_BYTES], text[SHOWN_BYTES];
+    char name[sizeof(OCI_BLOBS) + 2 * (size_t)SHA256_BYTES], text[SHOWN_BYTES];
 
     *blob = (struct oci_blob){0};
     if (!digest || oci_parse_digest(digest, blob->digest))

@@ -201,6 +201,33 @@ static void test_kubevirt(void **state)
     }
 }
 
+/* An index that names an index, as tools make it that copy all platforms of something. */
+static void test_nested_index(void **state)
+{
+    const struct forged usual = {0};
+    struct ferry_error err = {0};
+    struct bundle *bundle;
+    char path[64];
+
+    (void)state;
+    CLEANUP_FD int folder = forge(&usual, path);
+    for (int depth = 1; depth <= 2; depth++) {
+        machine_files_run("cd %s && h=$(sha256sum < index.json | cut -d' ' -f1) && "
+                          "n=$(stat -c %%s index.json) && mv index.json blobs/sha256/$h && "
+                          "printf '{\"manifests\":[{\"mediaType\":\"" OCI_TYPE_INDEX
+                          "\",\"digest\":\"sha256:%%s\",\"size\":%%s}]}' $h $n > index.json",
+                          path);
+        int error = machine_files_open_folder(folder, &bundle_oci_folder, &bundle, &err);
+        assert_int_equal(error, depth == 1 ? 0 : -ELOOP);
+        if (error)
+            continue;
+        assert_string_equal(bundle->guest.name, "fedora");
+        assert_int_equal(machine_files_drain(bundle, &err), 0);
+        bundle->format->close(bundle);
+    }
+    machine_files_remove(path);
+}
+
 static void test_edited_config_counts(void **state)
 {
     const struct bundle_write_options options = {.workers = 1};
@@ -372,9 +399,13 @@ static void test_quantities(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kubevirt),         cmocka_unit_test(test_edited_config_counts),
-        cmocka_unit_test(test_refused_layouts),  cmocka_unit_test(test_refused_layers),
-        cmocka_unit_test(test_refused_machines), cmocka_unit_test(test_streams_are_refused),
+        cmocka_unit_test(test_kubevirt),
+        cmocka_unit_test(test_nested_index),
+        cmocka_unit_test(test_edited_config_counts),
+        cmocka_unit_test(test_refused_layouts),
+        cmocka_unit_test(test_refused_layers),
+        cmocka_unit_test(test_refused_machines),
+        cmocka_unit_test(test_streams_are_refused),
         cmocka_unit_test(test_quantities),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
