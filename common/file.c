@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/limits.h"
 
 int read_all(int fd, void *data, size_t size)
 {
@@ -97,6 +98,16 @@ int pwrite_all(int fd, const void *data, size_t size, uint64_t offset)
         offset += (uint64_t)put;
     }
     return 0;
+}
+
+#define WRITEBACK_BYTES (8 * MIB)
+
+void file_begin_writeback(int fd, uint64_t *begun, uint64_t end)
+{
+    if (end < *begun + WRITEBACK_BYTES)
+        return;
+    (void)sync_file_range(fd, (off_t)*begun, (off_t)(end - *begun), SYNC_FILE_RANGE_WRITE);
+    *begun = end;
 }
 
 int file_read(const char *path, size_t limit, uint8_t **data, size_t *size, struct ferry_error *err)

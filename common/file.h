@@ -18,6 +18,12 @@ int write_all(int fd, const void *data, size_t size);
 int writev_all(int fd, struct iovec *iov, int count); /* iov is used up */
 int pread_all(int fd, void *data, size_t size, uint64_t offset);
 int pwrite_all(int fd, const void *data, size_t size, uint64_t offset);
+/*
+ * A large file is being written up to byte `end`: from time to time the kernel is told to begin
+ * with the disk's part of the work, so that little of it is left for the fsync at the end.  *begun:
+ * how far it has been told, 0 at first.  Nothing is waited for, and nothing is an error.
+ */
+void file_begin_writeback(int fd, uint64_t *begun, uint64_t end);
 
 /*
  * The whole file path into *data (malloc'd, NUL added behind it) of at most limit bytes.

@@ -18,7 +18,8 @@ struct extract {
     const struct extract_options *options;
     struct extract_result *result;
     int out;
-    uint64_t at; /* bytes in the stream so far */
+    uint64_t at;    /* bytes in the stream so far */
+    uint64_t begun; /* of them the kernel has been told to write back */
     bool found, open;
 };
 
@@ -104,6 +105,7 @@ static int on_chunk(void *opaque, const struct image_section *section, uint64_t 
     }
     e->at = offset + size;
     e->result->whole_bytes = e->at;
+    file_begin_writeback(e->out, &e->begun, e->at);
     return 0;
 }
 

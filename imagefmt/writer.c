@@ -79,6 +79,7 @@ static int write_with(struct image_writer *w, const struct seal *seal, uint8_t *
     if (error)
         return writer_broken(w, ferry_fail_sys(err, error, NULL, "cannot write the image"));
     w->offset += w->record.size + size;
+    file_begin_writeback(w->fd, &w->begun, w->offset);
     return 0;
 }
 

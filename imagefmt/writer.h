@@ -18,6 +18,7 @@ struct image_writer {
     int fd;
     int level;
     uint64_t offset; /* bytes written */
+    uint64_t begun;  /* of them the kernel has been told to write back */
     uint64_t content_bytes;
     bool broken; /* an error has been returned */
     struct pool *pool;
