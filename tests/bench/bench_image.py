@@ -2,10 +2,14 @@
 """bench_image.py BUILD_DIR: the image format beside qemu-img, zstd, xxhsum and nbdcopy.
 
 One real disk, made of this machine's own files: 8 GiB ext4 with about 2 GiB of data, kept in
-BUILD_DIR/bench.  All files lie in the page cache.  The commands alternate, RUNS times each, and
-medians count; qemu-img with zlib runs once, for it takes a minute.
+BUILD_DIR/bench.  What is read lies in the page cache.  The commands alternate, RUNS times each, and
+medians count; qemu-img with zlib and zstd of the raw file run once, for they take a minute.
 
-Environment: RUNS (3).
+ferry makes a file durable before it gets its name, the others do not.  So the aims compare the times
+until the file is on the disk: an fsync of it follows each command ("durable").  FOLDER on a tmpfs
+leaves the disk out altogether.
+
+Environment: RUNS (3), FOLDER (BUILD_DIR/bench).
 """
 import json
 import os
@@ -31,6 +35,12 @@ def timed(*command):
     start = time.monotonic()
     shell(*command)
     return time.monotonic() - start
+
+
+def make_durable(path):
+    file = os.open(path, os.O_RDONLY)
+    os.fsync(file)
+    os.close(file)
 
 
 def make_disk(path):
@@ -73,23 +83,36 @@ def data_only(disk, path):
 
 
 class Table:
-    def __init__(self, runs):
-        self.runs, self.times, self.commands = runs, {}, []
+    """Commands and how long they take: by themselves, and until the file they make is durable."""
 
-    def add(self, name, command, once=False, before=None):
-        self.commands.append((name, command, once, before))
+    def __init__(self, runs):
+        self.runs, self.alone, self.durable, self.commands = runs, {}, {}, []
+
+    def add(self, name, command, out=None, once=False, fresh=False):
+        self.commands.append((name, command, out, once, fresh))
 
     def run(self):
         for turn in range(self.runs):
-            for name, command, once, before in self.commands:
+            for name, command, out, once, fresh in self.commands:
                 if once and turn:
                     continue
-                if before:
-                    before()
-                self.times.setdefault(name, []).append(timed(*command))
+                if fresh and os.path.exists(out):
+                    os.unlink(out)
+                start = time.monotonic()
+                seconds = timed(*command)
+                if out:
+                    make_durable(out)
+                self.alone.setdefault(name, []).append(seconds)
+                self.durable.setdefault(name, []).append(time.monotonic() - start)
+
+    def print(self, sizes):
+        for name, _, _, _, _ in self.commands:
+            size = "%8.1f MiB" % (os.path.getsize(sizes[name]) / (1 << 20)) if name in sizes else ""
+            print("  %-28s %7.2f s, durable %7.2f s  %s" %
+                  (name, statistics.median(self.alone[name]), self[name], size))
 
     def __getitem__(self, name):
-        return statistics.median(self.times[name])
+        return statistics.median(self.durable[name])
 
 
 def aim(text, value, limit, unit="x", least=False):
@@ -133,7 +156,8 @@ def random_read(ferry, folder):
 
 def main():
     build = os.path.abspath(sys.argv[1])
-    ferry, folder = os.path.join(build, "ferry"), os.path.join(build, "bench")
+    ferry = os.path.join(build, "ferry")
+    folder = os.environ.get("FOLDER", os.path.join(build, "bench"))
     os.makedirs(folder, exist_ok=True)
     disk = os.path.join(folder, "disk.raw")
     make_disk(disk)
@@ -144,24 +168,29 @@ def main():
     table = Table(int(os.environ.get("RUNS", 3)))
     convert = ["qemu-img", "convert", "-m", "8", "-O"]
     zstd = ["-c", "-o", "compression_type=zstd"]
-    table.add("pack", [ferry, "pack", path("disk.ferry"), "--disk", disk])
-    table.add("zstd -1 -T0, data alone", ["zstd", "-q", "-1", "-T0", "-f", path("data.raw"), "-o", path("data.zst")])
-    table.add("qemu-img zstd 64K", convert + ["qcow2"] + zstd + [disk, path("z64.qcow2")])
-    table.add("qemu-img zstd 2M", convert + ["qcow2"] + zstd + ["-o", "cluster_size=2M", disk, path("z2m.qcow2")])
-    table.add("qemu-img zlib 64K", convert + ["qcow2", "-c", disk, path("zlib.qcow2")], once=True)
-    table.add("verify", [ferry, "verify", path("disk.ferry")])
-    table.add("xxhsum", ["xxhsum", "-q", "-H3", path("disk.ferry")])
-    gone = lambda: [os.unlink(path(n)) for n in ("out.raw",) if os.path.exists(path(n))]
-    table.add("extract", [ferry, "extract", path("disk.ferry"), "vda", path("out.raw")], before=gone)
-    table.add("qemu-img to raw", convert + ["raw", path("z64.qcow2"), path("out.raw")], before=gone)
-    table.add("nbdcopy to raw", ["nbdcopy", "--", "[", "qemu-nbd", "-r", "-f", "qcow2", path("z64.qcow2"), "]",
-                                 path("out.raw")], before=gone)
+    outputs = {"pack": "disk.ferry", "zstd -1 -T0, data alone": "data.zst", "zstd -1 -T0, raw file": "raw.zst",
+               "qemu-img zstd 64K": "z64.qcow2", "qemu-img zstd 2M": "z2m.qcow2", "qemu-img zlib 64K": "zlib.qcow2"}
+    outputs = {name: path(file) for name, file in outputs.items()}
+
+    def pack(name, command, once=False):
+        table.add(name, command + [outputs[name]], out=outputs[name], once=once)
+
+    fast = ["zstd", "-q", "-1", "-T0", "-f"]
+    table.add("pack", [ferry, "pack", outputs["pack"], "--disk", disk], out=outputs["pack"])
+    pack("zstd -1 -T0, data alone", fast + [path("data.raw"), "-o"])
+    pack("zstd -1 -T0, raw file", fast + [disk, "-o"], once=True)
+    pack("qemu-img zstd 64K", convert + ["qcow2"] + zstd + [disk])
+    pack("qemu-img zstd 2M", convert + ["qcow2"] + zstd + ["-o", "cluster_size=2M", disk])
+    pack("qemu-img zlib 64K", convert + ["qcow2", "-c", disk], once=True)
+    table.add("verify", [ferry, "verify", outputs["pack"]])
+    table.add("xxhsum", ["xxhsum", "-q", "-H3", outputs["pack"]])
+    raw, z64 = path("out.raw"), outputs["qemu-img zstd 64K"]
+    nbd = ["nbdcopy", "--", "[", "qemu-nbd", "-r", "-f", "qcow2", z64, "]", raw]
+    table.add("extract", [ferry, "extract", outputs["pack"], "vda", raw], out=raw, fresh=True)
+    table.add("qemu-img to raw", convert + ["raw", z64, raw], out=raw, fresh=True)
+    table.add("nbdcopy to raw", nbd, out=raw, fresh=True)
     table.run()
-    sizes = {"pack": "disk.ferry", "zstd -1 -T0, data alone": "data.zst", "qemu-img zstd 64K": "z64.qcow2",
-             "qemu-img zstd 2M": "z2m.qcow2", "qemu-img zlib 64K": "zlib.qcow2"}
-    for name, _, _, _ in table.commands:
-        size = "%8.1f MiB" % (os.path.getsize(path(sizes[name])) / (1 << 20)) if name in sizes else ""
-        print("  %-28s %7.2f s  %s" % (name, table[name], size))
+    table.print(outputs)
     with open(path("hole.raw"), "wb") as f:
         f.truncate(1 << 40)
     empty = statistics.median(timed(ferry, "pack", path("hole.ferry"), "--disk", path("hole.raw")) for _ in range(5))
@@ -171,7 +200,7 @@ def main():
     best = min(table["qemu-img zstd 64K"], table["qemu-img zstd 2M"])
     print("aims:")
     aim("pack, speed to qemu-img's best zstd", best / table["pack"], 2, least=True)
-    aim("pack, size to qemu-img's zstd 64K", os.path.getsize(path("disk.ferry")) / os.path.getsize(path("z64.qcow2")), 1)
+    aim("pack, size to qemu-img's zstd 64K", os.path.getsize(outputs["pack"]) / os.path.getsize(z64), 1)
     aim("pack, time to zstd -1 -T0 of the data alone", table["pack"] / table["zstd -1 -T0, data alone"], 1.4)
     aim("extract, speed to qemu-img's", table["qemu-img to raw"] / table["extract"], 1.5, least=True)
     print("  %-62s %8.2f x" % ("extract, speed to nbdcopy's", table["nbdcopy to raw"] / table["extract"]))
@@ -180,7 +209,7 @@ def main():
     aim("a child after 113 scattered writes of 256 KiB", size / (1 << 20), 40, "MiB")
     aim("4 KiB of a cold 100 GiB sparse image, median", reads["median_ms"], 3, "ms")
     print("  %-62s %8.2f ms" % ("  the same, worst of %d" % reads["count"], reads["worst_ms"]))
-    for name in ("data.raw", "data.zst", "out.raw", "hole.raw", "z64.qcow2", "z2m.qcow2", "zlib.qcow2",
+    for name in ("data.raw", "data.zst", "raw.zst", "out.raw", "hole.raw", "z64.qcow2", "z2m.qcow2", "zlib.qcow2",
                  "sparse.ferry", "base.ferry", "child.ferry", "hole.ferry", "disk.ferry"):
         if os.path.exists(path(name)):
             os.unlink(path(name))
