@@ -42,7 +42,7 @@ ferry inspect "$T/open.ferry" --json | grep -q '"risks":\["not sealed' || fail "
 
 # The terminal is asked, without an echo; what is typed goes nowhere else.
 cat > "$T/typed.py" << 'EOP'
-import os, pty, select, sys, time
+import os, pty, select, signal, sys, time
 
 def typed(lines, *command):
     """The command's status and what its terminal showed; a line goes in after each prompt."""
@@ -62,6 +62,8 @@ def typed(lines, *command):
             prompts += 1
             time.sleep(0.2)  # until the echo is off
             os.write(tty, lines.pop(0))
+    else:
+        os.kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
 
 ferry, folder = sys.argv[1], sys.argv[2]

@@ -180,12 +180,12 @@ static void test_length(void **state)
 static void test_keys(void **state)
 {
     char path[] = "/tmp/ferry-key-XXXXXX";
-    CLEANUP_FD int fd = mkstemp(path);
     struct signing_key *key = NULL;
     uint8_t public_key[SIGNER_KEY_BYTES];
     struct ferry_error err;
 
     (void)state;
+    assert_int_equal(close(mkstemp(path)), 0);
     EVP_PKEY *pkey = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
     FILE *pem = fopen(path, "we");
     char secret[] = "secret";
