@@ -109,15 +109,28 @@ static void guest_failed(struct vm *vm)
     vm->stopped = true; /* in the background it stays to say why: ferry status */
 }
 
+/* A job that only reads disks must not keep a guest from booting again; a machine that ends by it
+ * waits. */
+static void look_beside_job(struct vm *vm)
+{
+    const unsigned reset = 1u << MACHINE_EVENT_RESET;
+    unsigned events = atomic_load(&vm->guest_events);
+
+    if (events && !vm->job->guest_may_stop) {
+        atomic_store(&vm->job->progress.cancelled, true);
+    } else if (events == reset && atomic_load(&vm->job->guest_is_free) && !vm->ending &&
+               !vm->no_reboot && vm->boot.kernel) {
+        atomic_fetch_and(&vm->guest_events, ~reset);
+        guest_reset(vm);
+    }
+}
+
 void vm_look_at_guest(struct vm *vm)
 {
     if (!vm->machine || !vm->control)
         return; /* comes again when the machine is served */
     if (vm->job) {
-        unsigned came = atomic_load(&vm->guest_events);
-        if ((came && !vm->job->guest_may_stop) ||
-            (came & 1u << MACHINE_EVENT_RESET && vm->job->reset_cancels))
-            atomic_store(&vm->job->progress.cancelled, true);
+        look_beside_job(vm);
         return; /* comes again when the job is done */
     }
     unsigned events = atomic_exchange(&vm->guest_events, 0);
@@ -294,11 +307,18 @@ const char *vm_state(const struct vm *vm)
 
 int vm_is_free(const struct vm *vm, struct ferry_error *err)
 {
+    if (vm->job && !vm->ending)
+        return ferry_fail(err, -EBUSY, vm->dir.name, "is busy: %s is under way", vm->job->name);
+    return vm_guest_is_free(vm, err);
+}
+
+int vm_guest_is_free(const struct vm *vm, struct ferry_error *err)
+{
     const char *name = vm->dir.name;
 
     if (vm->ending)
         return ferry_fail(err, -EBUSY, name, "is ending");
-    if (vm->job)
+    if (vm->job && !atomic_load(&vm->job->guest_is_free))
         return ferry_fail(err, -EBUSY, name, "is busy: %s is under way", vm->job->name);
     if (!vm->machine)
         return ferry_fail(err, -EBUSY, name, "has not arrived yet");

@@ -4,6 +4,7 @@
  *
  * Everything here is on the loop's thread, save what a job's work does to the machine while the job
  * is under way: then the machine is the job's, and only status, kill and the console are served.
+ * A job may give all but the disks back before its end (vm_job_free_guest).
  */
 #ifndef FERRY_CLI_VM_H
 #define FERRY_CLI_VM_H
@@ -76,6 +77,8 @@ json_t *vm_status(struct vm *vm);
 /* The machine may be touched now?  Else -EBUSY and why not (a job, in doubt, stopped, no machine).
  */
 int vm_is_free(const struct vm *vm, struct ferry_error *err);
+/* The same, but a job may be under way that only reads its disks: to pause, resume or reset it. */
+int vm_guest_is_free(const struct vm *vm, struct ferry_error *err);
 /* Handle what the guest did while a job had the machine. */
 void vm_look_at_guest(struct vm *vm);
 

@@ -26,7 +26,7 @@ static void pause_machine(struct control_call *call, void *opaque)
     struct vm *vm = opaque;
     struct ferry_error err;
 
-    int error = vm_is_free(vm, &err);
+    int error = vm_guest_is_free(vm, &err);
     if (!error)
         error = machine_pause(vm->machine, &err);
     if (!error)
@@ -39,7 +39,7 @@ static void resume_machine(struct control_call *call, void *opaque)
     struct vm *vm = opaque;
     struct ferry_error err;
 
-    int error = vm_is_free(vm, &err);
+    int error = vm_guest_is_free(vm, &err);
     if (!error && !machine_is_running(vm->machine))
         error = machine_resume(vm->machine, &err);
     if (!error)
@@ -52,7 +52,7 @@ static void power_button(struct control_call *call, void *opaque)
     struct vm *vm = opaque;
     struct ferry_error err;
 
-    int error = vm_is_free(vm, &err);
+    int error = vm_guest_is_free(vm, &err);
     if (!error && !machine_is_running(vm->machine))
         error = ferry_fail(&err, -EBUSY, vm->dir.name,
                            "is paused and cannot shut down; resume or kill it");

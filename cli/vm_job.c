@@ -84,6 +84,17 @@ int vm_job_start(struct vm *vm, struct vm_job *job, struct ferry_error *err)
     return 0;
 }
 
+static void look_at_guest(void *opaque)
+{
+    vm_look_at_guest(opaque);
+}
+
+void vm_job_free_guest(struct vm_job *job)
+{
+    atomic_store(&job->guest_is_free, true);
+    (void)loop_post(job->vm->loop, look_at_guest, job->vm); /* else at the job's end */
+}
+
 void vm_job_reply_error(struct vm_job *job)
 {
     if (job->call)

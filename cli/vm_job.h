@@ -14,7 +14,7 @@ struct vm_job {
     struct vm *vm;
     const char *name;    /* "snapshot", "migrate", ...: for status and messages */
     bool guest_may_stop; /* go on if the guest switches itself off meanwhile; else: cancelled */
-    bool reset_cancels;  /* but a guest that wants to boot again does not wait for it */
+    atomic_bool guest_is_free; /* only disks are still the job's: see vm_job_free_guest */
     /* On the job's thread. */
     int (*work)(struct vm_job *job, struct ferry_error *err);
     /* On the loop's thread, the job is over: answer the call. */
@@ -37,6 +37,9 @@ struct vm_job {
  * The caller has made sure that no job is under way.
  */
 int vm_job_start(struct vm *vm, struct vm_job *job, struct ferry_error *err);
+/* From work: all but reading the disks is done; from now on the guest may be paused, resumed and
+ * reset beside the job. */
+void vm_job_free_guest(struct vm_job *job);
 /* Answer its call with its error.  The usual half of `done`. */
 void vm_job_reply_error(struct vm_job *job);
 

@@ -27,24 +27,26 @@ struct snapshot_job {
     struct snapshot_result result;
 };
 
+static void goes_on(void *opaque)
+{
+    vm_job_free_guest(opaque);
+}
+
 static int work_disks_only(struct vm_job *job, struct ferry_error *err)
 {
     struct snapshot_job *s = (struct snapshot_job *)job;
-    struct machine *machine = job->vm->machine;
     const struct boot_source *boot = &job->vm->boot;
+    struct machine *machine = job->vm->machine;
 
     /* Files of this host, which may be gone by now. */
     s->options.kernel = boot->kernel && !access(boot->kernel, R_OK) ? boot->kernel : NULL;
     s->options.initrd =
         s->options.kernel && boot->initrd && !access(boot->initrd, R_OK) ? boot->initrd : NULL;
-    int error =
-        s->path
-            ? snapshot_save_disks(machine, s->path, &s->options, &job->progress, &s->result, err)
-            : snapshot_save_disks_fd(machine, s->fd, &s->options, &job->progress, &s->result, err);
-    if (error == -ECANCELED && atomic_load(&job->vm->guest_events) & 1u << MACHINE_EVENT_RESET)
-        return ferry_fail(err, -ECANCELED, job->vm->dir.name,
-                          "the guest is booting again, and does not wait for an image");
-    return error;
+    s->options.goes_on = goes_on;
+    s->options.opaque = job;
+    if (s->path)
+        return snapshot_save_disks(machine, s->path, &s->options, &job->progress, &s->result, err);
+    return snapshot_save_disks_fd(machine, s->fd, &s->options, &job->progress, &s->result, err);
 }
 
 static int work(struct vm_job *job, struct ferry_error *err)
@@ -188,7 +190,6 @@ void vm_snapshot_command(struct control_call *call, void *opaque)
                              .destroy = destroy,
                              .call = call};
     int error = read_arguments(s, call, &err);
-    s->job.reset_cancels = s->disks_only;
     s->was_running = machine_is_running(vm->machine);
     if (!error)
         error = vm_job_start(vm, &s->job, &err);

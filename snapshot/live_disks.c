@@ -114,6 +114,8 @@ int snapshot_save_disks_fd(struct machine *machine, int fd, const struct snapsho
         error = live_disks_begin(machine, &cbw, &live, &pause_ns, err);
     if (error)
         return error;
+    if (options->goes_on)
+        options->goes_on(options->opaque);
     for (uint32_t i = 0; i < machine_disk_count(machine); i++)
         views[i] = live_disks_view(live, i);
     const struct pack_request request = {.config = machine_config(machine),

@@ -11,7 +11,8 @@ struct live_disks;
 /*
  * The instant: a running guest is paused until its disks stand still, and goes on; one that stands
  * still is left so.  *pause_ns: how long that was, 0 for one that stood still before.  Between this
- * and live_disks_end the disks may not be released and the machine not be destroyed.
+ * and live_disks_end the disks may not be released and the machine not be destroyed; it may be
+ * paused, resumed and reset, also while live_disks_end is at work on another thread.
  */
 int live_disks_begin(struct machine *machine, const struct cbw_options *options,
                      struct live_disks **out, uint64_t *pause_ns, struct ferry_error *err);

@@ -26,7 +26,7 @@
 #include "common/hash.h"
 #include "common/limits.h"
 
-#define OVERLAY_BLOCK_BYTES (64 * KIB)
+#define OVERLAY_BLOCK_BYTES (64 * KIB) /* at most BLOCK_APART_BYTES of vmm/block.h */
 
 /* What the overlay is kept in.  0 or a negative errno each; what is read behind the end is zero. */
 struct overlay_store {

@@ -22,6 +22,10 @@ struct snapshot_options {
     const struct image_secret *secret;          /* seal the image with it; NULL: do not */
     struct image *base; /* write a child of it: chunk sizes are its own then; NULL: none */
     bool no_disks;      /* leave the disks' content out: a restore then needs the same disk files */
+    /* snapshot_save_disks: the instant has passed, the guest goes on, and the machine may be used
+     * but for releasing its disks or ending it.  On the calling thread; NULL: nobody is told. */
+    void (*goes_on)(void *opaque);
+    void *opaque;
     const char *kernel, *initrd; /* snapshot_save_disks: what it boots; NULL: nothing is known */
     uint64_t store_bytes; /* snapshot_save_disks: what the guest overwrites; 0: LIMIT_CBW_BYTES */
 };

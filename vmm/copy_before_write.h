@@ -39,7 +39,7 @@ void cbw_destroy(struct cbw *cbw); /* nobody uses filters and views any more; NU
 struct block *cbw_filter(struct cbw *cbw, uint32_t disk);
 /*
  * Belongs to cbw.  Only to be read: read and next_data, by several threads.  Each byte can be read
- * once; next_data leaves out what was zero at T, and of a block either nothing or all.  Blocks
+ * once; next_data says what it would have said at T, but for whole blocks, however often.  Blocks
  * that are read in parts: at most LIMIT_CBW_PARTS at one time.
  */
 struct block *cbw_view(struct cbw *cbw, uint32_t disk);

@@ -275,7 +275,7 @@ static void test_one_instant(void **state)
                   (unsigned long long)s.result.pause_ns / 1000,
                   (unsigned long long)s.result.copied_bytes / 1024, (unsigned long long)then,
                   tick * WRITES);
-    assert_true(then >= 5 * WRITES && then <= (passed + 2) * WRITES);
+    assert_true(then >= UINT64_C(5) * WRITES && then <= (passed + UINT64_C(2)) * WRITES);
     goes_on(&b.payload, 5);
     succeeds(machine_pause(b.payload.machine, &err), &err);
     loses_no_tick(&b.payload);

@@ -89,7 +89,7 @@ static int memory_next(struct block *block, uint64_t *start, uint64_t *end)
 
     while (n < blocks && !disk->has_data[n])
         n++;
-    if (n == blocks)
+    if (n == blocks || *start >= block->size_bytes)
         return 0;
     *start = n * BLOCK_APART_BYTES > *start ? n * BLOCK_APART_BYTES : *start;
     while (n < blocks && disk->has_data[n])

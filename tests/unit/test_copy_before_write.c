@@ -1,7 +1,6 @@
 /*
- * Copy before write: the steps one by one, what happens when the store is full, when the reader is
- * stuck and when the disk fails; and guests at work against readers, on each kind of disk, where
- * every byte read must be that of the instant T and every byte of the disk the guest's.
+ * Copy before write: the steps one by one, and what happens when the store is full, when the reader
+ * is stuck and when the disk fails.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,18 +9,12 @@
 
 #include <cmocka.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "common/pool.h"
 #include "common/zero.h"
-#include "snapshot/image_disk.h"
-#include "tests/support/image_sample.h"
 #include "tests/support/memory_disk.h"
 #include "vmm/copy_before_write.h"
 
@@ -167,45 +160,72 @@ static void test_too_many_parts(void **state)
     disk->block.ops->close(&disk->block);
 }
 
-/* What next_data says from here on; *start is where it ends. */
+/* Is [first, last), in one run or several, what next_data says from *start on?  *start: last. */
 static bool next_is(struct bench *b, uint64_t *start, uint64_t first, uint64_t last)
 {
     uint64_t stop = 0;
-    int found = b->view->ops->next_data(b->view, start, &stop);
 
-    if (found <= 0)
-        return first == UINT64_MAX;
-    bool right = *start == first && stop == last;
-    *start = stop;
-    return right;
+    for (uint64_t at = first; at != last; at = stop) {
+        if (b->view->ops->next_data(b->view, start, &stop) <= 0)
+            return first == UINT64_MAX;
+        if (*start != at || stop > last)
+            return false;
+        *start = stop;
+    }
+    return true;
 }
 
+/* What next_data says is what it was at T, whatever happens. */
 static void test_holes(void **state)
 {
     struct bench b;
-    uint64_t at = 0;
 
     (void)state;
     begin(&b, 0, 0);
-    put(b.filter, 2 * BLOCK, BLOCK, 0xaa); /* was a hole, is data */
+    for (unsigned round = 0; round < 4; round++) {
+        uint64_t at = 0;
+        for (uint64_t n = 0; n < 39; n += 3)
+            assert_true(next_is(&b, &at, n * BLOCK, (n + 2) * BLOCK));
+        assert_true(next_is(&b, &at, 39 * BLOCK, DISK_BYTES));
+        assert_true(next_is(&b, &at, UINT64_MAX, 0));
+        at = 7 * BLOCK + 512; /* from within a block, and from within a hole */
+        assert_true(next_is(&b, &at, 7 * BLOCK + 512, 8 * BLOCK));
+        at = 8 * BLOCK + 512;
+        assert_true(next_is(&b, &at, 9 * BLOCK, 11 * BLOCK));
+        if (round == 0) { /* holes get data */
+            put(b.filter, 2 * BLOCK, BLOCK, 0xaa);
+            put(b.filter, 5 * BLOCK, 512, 0xaa);
+            put(b.filter, 11 * BLOCK + 512, 512, 0xaa);
+            assert_int_equal(cbw_numbers(b.cbw).copied_bytes, 0);
+        } else if (round == 1) { /* data becomes holes */
+            assert_int_equal(b.filter->ops->write_zeroes(b.filter, 0, 10 * BLOCK, true), 0);
+            assert_int_equal(b.filter->ops->write_zeroes(b.filter, 39 * BLOCK, BLOCK, true), 0);
+            assert_false(b.disk->has_data[6]);
+        } else if (round == 2) { /* all of it */
+            assert_int_equal(b.filter->ops->write_zeroes(b.filter, 0, DISK_BYTES, true), 0);
+            memset(b.disk->has_data, 0, 41 * sizeof(*b.disk->has_data));
+        }
+    }
+    assert_int_equal(get(&b, 0, DISK_BYTES), 0);
+    end(&b);
+}
+
+/* Zeroes that were no hole, and become one. */
+static void test_zeroes(void **state)
+{
+    struct bench b;
+    uint64_t at = 2 * BLOCK;
+
+    (void)state;
+    begin(&b, BLOCK, FOR_EVER);
+    b.disk->has_data[2] = b.disk->has_data[5] = true;
+    assert_int_equal(b.filter->ops->write_zeroes(b.filter, 2 * BLOCK, BLOCK, true), 0);
+    put(b.filter, 5 * BLOCK, BLOCK, 0xaa);
+    assert_false(b.disk->has_data[2]);
+    assert_true(next_is(&b, &at, 2 * BLOCK, 3 * BLOCK));
+    assert_true(next_is(&b, &at, 3 * BLOCK, 8 * BLOCK));
     assert_int_equal(cbw_numbers(b.cbw).copied_bytes, 0);
-    /* was data, is a hole */
-    assert_int_equal(b.filter->ops->write_zeroes(b.filter, 6 * BLOCK, 2 * BLOCK, true), 0);
-    assert_false(b.disk->has_data[6]);
-    assert_true(next_is(&b, &at, 0, 5 * BLOCK)); /* more than there was is allowed */
-    assert_true(next_is(&b, &at, 6 * BLOCK, 7 * BLOCK));
-    assert_true(next_is(&b, &at, 7 * BLOCK, 8 * BLOCK));
-    assert_true(next_is(&b, &at, 9 * BLOCK, 11 * BLOCK));
-    at = 39 * BLOCK;
-    assert_true(next_is(&b, &at, 39 * BLOCK, DISK_BYTES));
-    assert_true(next_is(&b, &at, UINT64_MAX, 0));
-    assert_int_equal(b.filter->ops->write_zeroes(b.filter, 40 * BLOCK, 1536, true), 0);
-    memset(b.disk->has_data, 0, 41 * sizeof(*b.disk->has_data)); /* nothing but the copies */
-    at = 7 * BLOCK;
-    assert_true(next_is(&b, &at, 7 * BLOCK, 8 * BLOCK));
-    assert_true(next_is(&b, &at, 40 * BLOCK, DISK_BYTES));
-    assert_true(next_is(&b, &at, UINT64_MAX, 0));
-    assert_int_equal(get(&b, 0, 9 * BLOCK), 0);
+    assert_int_equal(get(&b, 0, 6 * BLOCK), 0);
     end(&b);
 }
 
@@ -376,268 +396,15 @@ static void test_stop_wakes_the_writer(void **state)
     end(&b);
 }
 
-/* ---- Guests at work ---- */
-
-#define DISKS 3
-#define STEPS 400
-
-struct guest {
-    struct block *disk, *filter, *view;
-    struct pool *pool;
-    uint64_t seed, chunk_bytes;
-    uint8_t *then, *now, *got;
-    bool *perhaps; /* by sector: discarded, so it may be zero as well */
-    atomic_bool *readers_done;
-    pthread_t writer, reader;
-};
-
-static void change(struct guest *g)
-{
-    uint64_t sectors = g->disk->size_bytes / 512;
-    uint64_t first = sample_random(&g->seed) % sectors;
-    uint64_t most = sample_random(&g->seed) % 4 ? 64 : 600;
-    uint64_t count = 1 + sample_random(&g->seed) % most;
-    uint64_t kind = sample_random(&g->seed) % 8;
-    uint8_t *at = g->now + first * 512;
-
-    count = count < sectors - first ? count : sectors - first;
-    uint64_t offset = first * 512, size = count * 512;
-    if (kind == 0) {
-        assert_int_equal(g->filter->ops->discard(g->filter, offset, size), 0);
-    } else if (kind == 1) {
-        bool unmap = sample_random(&g->seed) % 2;
-        assert_int_equal(g->filter->ops->write_zeroes(g->filter, offset, size, unmap), 0);
-        memset(at, 0, size);
-    } else {
-        for (uint64_t n = 0; n < size; n += 8) {
-            uint64_t word = sample_random(&g->seed);
-            memcpy(at + n, &word, 8);
-        }
-        assert_int_equal(move(g->filter, true, offset, at, size), 0);
-    }
-    for (uint64_t n = first; n < first + count; n++)
-        g->perhaps[n] = kind == 0;
-    if (sample_random(&g->seed) % 16 == 0)
-        assert_int_equal(g->filter->ops->flush(g->filter), 0);
-}
-
-static void *write_on(void *opaque)
-{
-    struct guest *g = opaque;
-
-    for (unsigned step = 0; step < STEPS || !*g->readers_done; step++)
-        change(g);
-    return NULL;
-}
-
-struct fetch {
-    struct pool_task task;
-    struct guest *guest;
-    uint64_t offset;
-    size_t size;
-    int error;
-};
-
-static void fetch(struct pool_task *task)
-{
-    struct fetch *f = (struct fetch *)task;
-    struct iovec iov = {f->guest->got + f->offset, f->size};
-
-    f->error = f->guest->view->ops->read(f->guest->view, &iov, 1, f->offset);
-}
-
-/* As image_pack does it. */
-static void *read_view(void *opaque)
-{
-    struct guest *g = opaque;
-    uint64_t size = g->view->size_bytes, start = 0, stop = 0, next = 0;
-    struct fetch *fetches = calloc(size / g->chunk_bytes + 1, sizeof(*fetches));
-    int found;
-
-    while ((found = g->view->ops->next_data(g->view, &start, &stop)) > 0) {
-        uint64_t chunk = start / g->chunk_bytes;
-        for (chunk = chunk < next ? next : chunk; chunk * g->chunk_bytes < stop; chunk++) {
-            uint64_t offset = chunk * g->chunk_bytes, left = size - offset;
-            fetches[chunk] = (struct fetch){.task.run = fetch,
-                                            .guest = g,
-                                            .offset = offset,
-                                            .size = left < g->chunk_bytes ? left : g->chunk_bytes};
-            pool_submit(g->pool, &fetches[chunk].task);
-            next = chunk + 1;
-            if (chunk % 4 == 0)
-                pool_wait(g->pool, &fetches[chunk].task);
-        }
-        start = stop;
-    }
-    assert_int_equal(found, 0);
-    for (uint64_t chunk = 0; chunk < next; chunk++)
-        if (fetches[chunk].guest) {
-            pool_wait(g->pool, &fetches[chunk].task);
-            assert_int_equal(fetches[chunk].error, 0);
-        }
-    free(fetches);
-    return NULL;
-}
-
-static void fill(struct guest *g)
-{
-    struct block *disk = g->disk;
-    uint64_t size = disk->size_bytes;
-
-    assert_non_null(g->then = calloc(1, size));
-    assert_non_null(g->now = calloc(1, size));
-    assert_non_null(g->got = calloc(1, size));
-    assert_non_null(g->perhaps = calloc(size / 512, sizeof(*g->perhaps)));
-    g->filter = disk;
-    struct iovec all = {g->now, size};
-    assert_int_equal(disk->ops->read(disk, &all, 1, 0), 0);
-    for (unsigned step = 0; step < 30; step++)
-        change(g);
-    assert_int_equal(disk->ops->read(disk, &all, 1, 0), 0); /* discards are decided */
-    memset(g->perhaps, 0, size / 512 * sizeof(*g->perhaps));
-    memcpy(g->then, g->now, size);
-}
-
-static void check(struct guest *g)
-{
-    uint64_t size = g->disk->size_bytes;
-    uint8_t *last = malloc(size);
-    struct iovec all = {last, size};
-
-    assert_memory_equal(g->got, g->then, size);
-    assert_int_equal(g->disk->ops->read(g->disk, &all, 1, 0), 0);
-    for (uint64_t n = 0; n < size; n += 512)
-        if (memcmp(last + n, g->now + n, 512) && !(g->perhaps[n / 512] && is_zero(last + n, 512)))
-            fail_msg("sector %llu of the disk is not what was written",
-                     (unsigned long long)n / 512);
-    free(last);
-    free(g->then);
-    free(g->now);
-    free(g->got);
-    free(g->perhaps);
-}
-
-/* The disks are closed. */
-static void guests_at_work(struct block *disks[DISKS], uint64_t seed, uint64_t chunk_bytes)
-{
-    const struct cbw_options options = {.store_bytes = 4 * BLOCK, .wait_ns = FOR_EVER};
-    struct guest guests[DISKS] = {0};
-    atomic_bool readers_done = false;
-    struct pool *pool;
-    struct cbw *cbw;
-
-    assert_int_equal(pool_create(3, &pool, NULL), 0);
-    for (unsigned i = 0; i < DISKS; i++) {
-        guests[i] = (struct guest){.disk = disks[i],
-                                   .pool = pool,
-                                   .seed = seed * DISKS + i + 1,
-                                   .chunk_bytes = chunk_bytes,
-                                   .readers_done = &readers_done};
-        fill(&guests[i]);
-    }
-    assert_int_equal(cbw_create(disks, DISKS, &options, &cbw, NULL), 0);
-    for (unsigned i = 0; i < DISKS; i++) {
-        guests[i].filter = cbw_filter(cbw, i);
-        guests[i].view = cbw_view(cbw, i);
-        pthread_create(&guests[i].writer, NULL, write_on, &guests[i]);
-    }
-    for (unsigned i = 0; i < DISKS; i++)
-        pthread_create(&guests[i].reader, NULL, read_view, &guests[i]);
-    for (unsigned i = 0; i < DISKS; i++)
-        pthread_join(guests[i].reader, NULL);
-    readers_done = true;
-    cbw_stop(cbw);
-    for (unsigned i = 0; i < DISKS; i++)
-        pthread_join(guests[i].writer, NULL);
-    assert_int_equal(cbw_failure(cbw, NULL), -ECANCELED);
-    assert_true(cbw_numbers(cbw).most_bytes <= 4 * BLOCK);
-    cbw_destroy(cbw);
-    for (unsigned i = 0; i < DISKS; i++) {
-        check(&guests[i]);
-        disks[i]->ops->close(disks[i]);
-    }
-    pool_destroy(pool);
-}
-
-static void test_memory_disks(void **state)
-{
-    static const uint64_t chunks[] = {4096, BLOCK, 4 * BLOCK};
-
-    (void)state;
-    for (unsigned round = 0; round < 12; round++) {
-        struct block *disks[DISKS];
-        for (unsigned i = 0; i < DISKS; i++)
-            disks[i] = &memory_disk_new(DISK_BYTES - i * BLOCK / 2)->block;
-        guests_at_work(disks, round, chunks[round % 3]);
-    }
-}
-
-static void test_raw_files(void **state)
-{
-    char folder[] = "/tmp/ferry-cbw-XXXXXX", path[64];
-
-    (void)state;
-    assert_non_null(mkdtemp(folder));
-    for (unsigned round = 0; round < 3; round++) {
-        struct block *disks[DISKS];
-        for (unsigned i = 0; i < DISKS; i++) {
-            snprintf(path, sizeof(path), "%s/%u", folder, i);
-            int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_TRUNC, 0600);
-            assert_true(fd >= 0);
-            assert_int_equal(ftruncate(fd, (off_t)DISK_BYTES), 0);
-            close(fd);
-            assert_int_equal(raw_file_open(path, false, 0, false, &disks[i], NULL), 0);
-            assert_int_equal(disks[i]->ops->activate(disks[i], NULL), 0);
-            unlink(path);
-        }
-        guests_at_work(disks, round, 4 * BLOCK);
-    }
-    assert_int_equal(rmdir(folder), 0);
-}
-
-static void test_image_disks(void **state)
-{
-    char folder[] = "/tmp/ferry-cbw-XXXXXX", path[64];
-    struct sample sample = {0};
-    struct block *disks[DISKS];
-
-    (void)state;
-    assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof(path), "%s/image", folder);
-    snprintf(sample.manifest, sizeof(sample.manifest), "{}");
-    sample_add(&sample, IMAGE_DISK, "vda", DISK_BYTES, 65536, 5);
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    assert_true(fd >= 0);
-    assert_int_equal(sample_write(&sample, fd, NULL, NULL, NULL), 0);
-    close(fd);
-    const struct image_disk_options options = {.image = path, .overlay = folder, .temporary = true};
-    for (unsigned i = 0; i < DISKS; i++) {
-        assert_int_equal(image_disk_open(&options, &disks[i], NULL), 0);
-        assert_int_equal(disks[i]->ops->activate(disks[i], NULL), 0);
-    }
-    guests_at_work(disks, 7, 4 * BLOCK);
-    sample_free(&sample);
-    unlink(path);
-    assert_int_equal(rmdir(folder), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_was),
-        cmocka_unit_test(test_in_parts),
-        cmocka_unit_test(test_too_many_parts),
-        cmocka_unit_test(test_holes),
-        cmocka_unit_test(test_discard_is_a_hint),
-        cmocka_unit_test(test_stuck_reader),
-        cmocka_unit_test(test_holes_in_a_full_store),
-        cmocka_unit_test(test_failing_disk),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_full_store),
-        cmocka_unit_test(test_stop_wakes_the_writer),
-        cmocka_unit_test(test_memory_disks),
-        cmocka_unit_test(test_raw_files),
-        cmocka_unit_test(test_image_disks),
+        cmocka_unit_test(test_what_was),       cmocka_unit_test(test_in_parts),
+        cmocka_unit_test(test_too_many_parts), cmocka_unit_test(test_holes),
+        cmocka_unit_test(test_zeroes),         cmocka_unit_test(test_discard_is_a_hint),
+        cmocka_unit_test(test_stuck_reader),   cmocka_unit_test(test_holes_in_a_full_store),
+        cmocka_unit_test(test_failing_disk),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_full_store),     cmocka_unit_test(test_stop_wakes_the_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,8 +61,8 @@ static void wait_for_reader(struct request *request)
     cbw_give_up(cbw, -ETIMEDOUT, &err);
 }
 
-/* What came of a copy into the store, or into scratch if that had no room. */
-static void end_copy(struct cbw_disk *d, struct cbw_entry *entry, int error, bool zero)
+/* What came of a copy into the store, or into scratch if that had no room.  state: of zeroes. */
+static void end_copy(struct cbw_disk *d, struct cbw_entry *entry, int error, enum cbw_state state)
 {
     struct cbw *cbw = d->cbw;
     struct ferry_error err;
@@ -72,8 +72,8 @@ static void end_copy(struct cbw_disk *d, struct cbw_entry *entry, int error, boo
     if (error) {
         ferry_fail_sys(&err, error, NULL, "cannot read what a write was about to replace");
         cbw_give_up(cbw, error, &err);
-    } else if (zero) {
-        cbw_set_state(d, block, CBW_ZERO);
+    } else if (state != CBW_AS_IT_WAS) {
+        cbw_set_state(d, block, state);
     } else if (entry->slot != CBW_NONE) {
         uint64_t used = (cbw->slots - cbw->table.free_count) * CBW_BLOCK_BYTES;
         cbw->numbers.copied_bytes += cbw_block_bytes(d, block);
@@ -86,6 +86,14 @@ static void end_copy(struct cbw_disk *d, struct cbw_entry *entry, int error, boo
     }
     cbw_table_remove(&cbw->table, entry);
     pthread_cond_broadcast(&cbw->changed);
+}
+
+static bool is_hole(const struct cbw_disk *d, uint64_t block)
+{
+    uint64_t start = block * CBW_BLOCK_BYTES, end = 0;
+    int found = d->below->ops->next_data(d->below, &start, &end);
+
+    return !found || (found > 0 && start >= (block + 1) * CBW_BLOCK_BYTES);
 }
 
 /* Try to copy a block; the lock is given up meanwhile.  entry: its own, or NULL.  probe: look at it
@@ -106,9 +114,11 @@ static bool copy(struct cbw_disk *d, uint64_t block, struct cbw_entry *entry, bo
     pthread_mutex_unlock(&cbw->lock);
     uint32_t size = cbw_block_bytes(d, block);
     int error = cbw_read_below(d, to, size, block * CBW_BLOCK_BYTES);
-    bool zero = !error && is_zero(to, size);
+    enum cbw_state state = CBW_AS_IT_WAS;
+    if (!error && is_zero(to, size))
+        state = is_hole(d, block) ? CBW_HOLE : CBW_ZERO;
     pthread_mutex_lock(&cbw->lock);
-    end_copy(d, entry, error, zero);
+    end_copy(d, entry, error, state);
     return true;
 }
 

@@ -8,7 +8,12 @@
 #include "vmm/backend/cbw_table.h"
 #include "vmm/copy_before_write.h"
 
-enum cbw_state { CBW_AS_IT_WAS = 0, CBW_DONE = 1, CBW_ZERO = 2 };
+enum cbw_state {
+    CBW_AS_IT_WAS = 0,
+    CBW_DONE = 1, /* has been read */
+    CBW_ZERO = 2, /* was zero, if not a hole */
+    CBW_HOLE = 3, /* was a hole */
+};
 #define CBW_STATE_BITS 2u
 #define CBW_A_BYTE     (8 / CBW_STATE_BITS)
 

@@ -8,6 +8,8 @@
 #include "common/cleanup.h"
 #include "vmm/backend/cbw_internal.h"
 
+#define WINDOW_BLOCKS UINT64_C(65536) /* looked at in one go */
+
 static struct cbw_disk *of_view(struct block *block)
 {
     return (struct cbw_disk *)((char *)block - offsetof(struct cbw_disk, view));
@@ -102,6 +104,7 @@ static int read_some(struct cbw_disk *d, void *data, size_t size, uint64_t offse
     case CBW_DONE:
         return -EINVAL; /* what it was is known no longer */
     case CBW_ZERO:
+    case CBW_HOLE:
         memset(data, 0, *got);
         return 0;
     case CBW_AS_IT_WAS:
@@ -139,35 +142,92 @@ static int view_read(struct block *view, const struct iovec *iov, int count, uin
     return error;
 }
 
+/* The first block of [first, end), a hole of the disk now, that was none; end: there is none.  The
+ * lock is given up now and then. */
+static uint64_t next_hidden(struct cbw_disk *d, uint64_t first, uint64_t end)
+{
+    struct cbw *cbw = d->cbw;
+
+    while (first < end && !cbw->over) {
+        uint64_t stop = end - first < WINDOW_BLOCKS ? end : first + WINDOW_BLOCKS;
+        uint64_t copied = first, zero = first;
+        if (!cbw_table_next(&cbw->table, d->index, &copied, stop))
+            copied = stop;
+        while (zero < copied && cbw_state_of(d, zero) != CBW_ZERO)
+            zero += zero % CBW_A_BYTE || d->states[zero / CBW_A_BYTE] ? 1 : CBW_A_BYTE;
+        if (zero < copied)
+            return zero;
+        if (copied < stop && !cbw_table_find(&cbw->table, d->index, copied)->copying)
+            return copied;
+        if (copied < stop) { /* it may turn out to be a hole */
+            pthread_cond_wait(&cbw->changed, &cbw->lock);
+            continue;
+        }
+        first = stop;
+        pthread_mutex_unlock(&cbw->lock);
+        pthread_mutex_lock(&cbw->lock);
+    }
+    return end;
+}
+
+/* Of [*first, *end), data of the disk now, the first run that was data, or its beginning: true. */
+static bool cut_run(const struct cbw_disk *d, uint64_t *first, uint64_t *end)
+{
+    uint64_t block = *first, last = *end;
+
+    if (last - block > WINDOW_BLOCKS)
+        last = block + WINDOW_BLOCKS;
+    while (block < last && cbw_state_of(d, block) == CBW_HOLE)
+        block++;
+    *first = block;
+    while (block < last && cbw_state_of(d, block) != CBW_HOLE)
+        block++;
+    *end = block;
+    return *first < block;
+}
+
+/* From block *first on, as view_next_data. */
+static int next_blocks(struct cbw_disk *d, uint64_t *first, uint64_t *end)
+{
+    uint64_t blocks = (d->below->size_bytes - 1) / CBW_BLOCK_BYTES + 1;
+
+    for (;;) {
+        uint64_t run = *first * CBW_BLOCK_BYTES, run_end = 0;
+        int found = *first < blocks ? d->below->ops->next_data(d->below, &run, &run_end) : 0;
+        if (found < 0)
+            return found;
+        run = found ? run / CBW_BLOCK_BYTES : blocks;
+        run_end = found ? (run_end - 1) / CBW_BLOCK_BYTES + 1 : blocks;
+        LOCK_SCOPE(&d->cbw->lock);
+        uint64_t hidden = next_hidden(d, *first, run);
+        if (d->cbw->over)
+            return d->cbw->code;
+        *first = hidden;
+        *end = hidden < run ? hidden + 1 : run_end;
+        if (hidden < run || cut_run(d, first, end))
+            return 1;
+        if (!found)
+            return 0;
+    }
+}
+
 /*
- * The disk is asked first, as it is now: what is data now may have been a hole at T, and then it is
- * known as zero.  What was data and is a hole now was copied before it became one, so that looking
- * at the copies afterwards finds it.
+ * The disk is asked first, as it is now: what is data now but was a hole is known as that.  What
+ * was data and is a hole now was copied before it became one, so that looking at what is known of
+ * the blocks afterwards finds it.
  */
 static int view_next_data(struct block *view, uint64_t *start, uint64_t *end)
 {
     struct cbw_disk *d = of_view(view);
-    uint64_t size = view->size_bytes, run = *start, run_end = 0;
+    uint64_t first = *start / CBW_BLOCK_BYTES, last = 0;
 
-    if (*start >= size)
+    if (*start >= view->size_bytes)
         return 0;
-    int found = d->below->ops->next_data(d->below, &run, &run_end);
-    if (found < 0)
+    int found = next_blocks(d, &first, &last);
+    if (found <= 0)
         return found;
-    uint64_t block = *start / CBW_BLOCK_BYTES;
-    run = found ? run / CBW_BLOCK_BYTES : (size - 1) / CBW_BLOCK_BYTES + 1;
-    run_end = (run_end + CBW_BLOCK_BYTES - 1) / CBW_BLOCK_BYTES;
-    LOCK_SCOPE(&d->cbw->lock);
-    if (d->cbw->over)
-        return d->cbw->code;
-    if (cbw_table_next(&d->cbw->table, d->index, &block, run)) {
-        run = block;
-        run_end = block + 1;
-    } else if (!found) {
-        return 0;
-    }
-    *start = run * CBW_BLOCK_BYTES > *start ? run * CBW_BLOCK_BYTES : *start;
-    *end = run_end * CBW_BLOCK_BYTES < size ? run_end * CBW_BLOCK_BYTES : size;
+    *start = first * CBW_BLOCK_BYTES > *start ? first * CBW_BLOCK_BYTES : *start;
+    *end = last * CBW_BLOCK_BYTES < view->size_bytes ? last * CBW_BLOCK_BYTES : view->size_bytes;
     return 1;
 }
 
