@@ -73,6 +73,7 @@
 #define LIMIT_QCOW2_HEADER_BYTES    (64 * KIB)  /* that are searched for header extensions */
 #define LIMIT_QCOW2_CACHE_BYTES     (16 * MIB)  /* of L2 tables */
 #define LIMIT_UNWRAP_BYTES          (129 * MIB) /* to inflate: a window of 128 MiB and tables */
+#define LIMIT_UNWRAP_AHEAD_BYTES    (256 * MIB) /* for threads, where they would help */
 
 /* Disks on web servers */
 #define LIMIT_URL_BYTES         8192

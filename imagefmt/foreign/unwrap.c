@@ -14,6 +14,7 @@
 #include <zstd_errors.h>
 
 #include "common/cleanup.h"
+#include "common/pool.h"
 #include "imagefmt/foreign/stream.h"
 #include "imagefmt/foreign/wrap.h"
 
@@ -91,13 +92,19 @@ static void gzip_end(struct unwrap *u)
 
 /* ---- xz ---- */
 
-/* The library goes from stream to stream itself, as only it knows the padding between them. */
+/* The library goes from stream to stream itself, as only it knows the padding between them.  Blocks
+ * that have their sizes in their headers (xz -T) are inflated by several threads, as far as memory
+ * allows. */
 static int xz_begin(struct unwrap *u)
 {
-    lzma_ret result = lzma_stream_decoder(&u->xz, LIMIT_UNWRAP_BYTES,
-                                          LZMA_CONCATENATED | LZMA_TELL_UNSUPPORTED_CHECK);
+    const lzma_mt options = {
+        .flags = LZMA_CONCATENATED | LZMA_TELL_UNSUPPORTED_CHECK,
+        .threads = pool_usable_cpus(),
+        .memlimit_threading = LIMIT_UNWRAP_AHEAD_BYTES,
+        .memlimit_stop = LIMIT_UNWRAP_BYTES,
+    };
 
-    return result == LZMA_OK ? 0 : -ENOMEM;
+    return lzma_stream_decoder_mt(&u->xz, &options) == LZMA_OK ? 0 : -ENOMEM;
 }
 
 static int xz_step(struct unwrap *u, struct room *room)
