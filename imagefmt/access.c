@@ -190,10 +190,27 @@ struct walk {
     struct image *image;
     const struct image_section *section;
     struct decode decode;
+    int (*place)(void *opaque, uint64_t offset, const uint8_t *data, size_t size);
     int (*chunk)(void *opaque, const struct image_section *section, uint64_t offset,
                  const uint8_t *data, size_t size, struct ferry_error *err);
     void *opaque;
 };
+
+static size_t room_of(const struct walk *w, const struct decode_slot *slot)
+{
+    uint32_t room = section_chunk_bytes(w->section, slot->index);
+
+    return slot->content_bytes < room ? slot->content_bytes : room;
+}
+
+/* On a worker. */
+static int walk_place(void *opaque, const struct decode_slot *slot)
+{
+    const struct walk *w = opaque;
+
+    return w->place(w->opaque, slot->index * w->section->chunk_bytes, slot->content,
+                    room_of(w, slot));
+}
 
 static int walk_deliver(struct walk *w, struct ferry_error *err)
 {
@@ -202,9 +219,10 @@ static int walk_deliver(struct walk *w, struct ferry_error *err)
     if (slot->damage)
         return image_refuse_chunk(slot->image, &slot->image->table.entries[slot->section].section,
                                   slot->index, slot->damage, err);
-    uint32_t room = section_chunk_bytes(w->section, slot->index);
+    if (slot->place_error)
+        return ferry_fail_sys(err, slot->place_error, NULL, "cannot write what was extracted");
     return w->chunk(w->opaque, w->section, slot->index * w->section->chunk_bytes, slot->content,
-                    slot->content_bytes < room ? slot->content_bytes : room, err);
+                    room_of(w, slot), err);
 }
 
 static int walk_submit(struct walk *w, const struct image_chunk *chunk, struct ferry_error *err)
@@ -216,14 +234,39 @@ static int walk_submit(struct walk *w, const struct image_chunk *chunk, struct f
         error = image_no_memory(w->image, err);
     if (!error)
         error = image_fetch(chunk, slot, err);
-    if (!error)
-        decode_submit(&w->decode, slot);
-    return error;
+    if (error)
+        return error;
+    slot->place = w->place ? walk_place : NULL;
+    slot->opaque = w;
+    decode_submit(&w->decode, slot);
+    return 0;
 }
 
 static void walk_close(struct walk *w)
 {
     decode_close(&w->decode);
+}
+
+static int walk_run(struct walk *w, uint32_t number, unsigned workers, uint64_t first, uint64_t end,
+                    struct ferry_error *err)
+{
+    struct image_chunk next = {0};
+    int found = 1;
+
+    w->section = &w->image->table.entries[number].section;
+    if (w->section->kind == IMAGE_STATE)
+        return ferry_usage(err, w->image->about, "section %s has no chunks", w->section->name);
+    int error = decode_open(&w->decode, workers, err);
+    if (error)
+        return error;
+    decode_begin(&w->decode, w->section->chunk_bytes);
+    for (uint64_t index = first; !error && found > 0; index = next.index + 1) {
+        found = image_chunk_within(w->image, number, index, end, &next, err);
+        error = found < 0 ? found : found ? walk_submit(w, &next, err) : 0;
+    }
+    while (!error && w->decode.busy)
+        error = walk_deliver(w, err);
+    return error;
 }
 
 int image_walk_range(struct image *image, uint32_t number, unsigned workers, uint64_t first,
@@ -233,25 +276,22 @@ int image_walk_range(struct image *image, uint32_t number, unsigned workers, uin
                                   struct ferry_error *err),
                      void *opaque, struct ferry_error *err)
 {
-    CLEANUP(walk_close)
-    struct walk w = {.image = image, .chunk = chunk, .opaque = opaque};
-    struct image_chunk next = {0};
-    int found = 1;
+    CLEANUP(walk_close) struct walk w = {.image = image, .chunk = chunk, .opaque = opaque};
 
-    w.section = &image->table.entries[number].section;
-    if (w.section->kind == IMAGE_STATE)
-        return ferry_usage(err, image->about, "section %s has no chunks", w.section->name);
-    int error = decode_open(&w.decode, workers, err);
-    if (error)
-        return error;
-    decode_begin(&w.decode, w.section->chunk_bytes);
-    for (uint64_t index = first; !error && found > 0; index = next.index + 1) {
-        found = image_chunk_within(image, number, index, end, &next, err);
-        error = found < 0 ? found : found ? walk_submit(&w, &next, err) : 0;
-    }
-    while (!error && w.decode.busy)
-        error = walk_deliver(&w, err);
-    return error;
+    return walk_run(&w, number, workers, first, end, err);
+}
+
+int image_walk_placed(struct image *image, uint32_t number, unsigned workers,
+                      int (*place)(void *opaque, uint64_t offset, const uint8_t *data, size_t size),
+                      int (*chunk)(void *opaque, const struct image_section *section,
+                                   uint64_t offset, const uint8_t *data, size_t size,
+                                   struct ferry_error *err),
+                      void *opaque, struct ferry_error *err)
+{
+    CLEANUP(walk_close)
+    struct walk w = {.image = image, .place = place, .chunk = chunk, .opaque = opaque};
+
+    return walk_run(&w, number, workers, 0, UINT64_MAX, err);
 }
 
 int image_walk(struct image *image, uint32_t number, unsigned workers,

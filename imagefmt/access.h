@@ -107,6 +107,16 @@ int image_walk_range(struct image *image, uint32_t number, unsigned workers, uin
                                   uint64_t offset, const uint8_t *data, size_t size,
                                   struct ferry_error *err),
                      void *opaque, struct ferry_error *err);
+/*
+ * image_walk whose workers also put the content where it belongs: place runs on them, several at
+ * once and in any order, and before chunk, which is told of each in order.
+ */
+int image_walk_placed(struct image *image, uint32_t number, unsigned workers,
+                      int (*place)(void *opaque, uint64_t offset, const uint8_t *data, size_t size),
+                      int (*chunk)(void *opaque, const struct image_section *section,
+                                   uint64_t offset, const uint8_t *data, size_t size,
+                                   struct ferry_error *err),
+                      void *opaque, struct ferry_error *err);
 /* The node over the 2^level chunks from index on, by the pages. */
 int image_node(struct image *image, uint32_t number, uint64_t index, unsigned level,
                uint8_t node[SHA256_BYTES], struct ferry_error *err);

@@ -282,15 +282,14 @@ int image_find_base(int fd, const char *about, const uint8_t root[SHA256_BYTES],
 int image_open_path(const char *path, const struct image_environment *env, struct image **out,
                     struct ferry_error *err)
 {
-    CLEANUP_FREE char *about = strdup(path);
-    CLEANUP_FD int fd = about ? open_file(path, err) : -1;
+    CLEANUP_FD int fd = open_file(path, err);
     struct image *image = NULL;
 
-    (void)env;
-    if (!about)
-        return ferry_fail(err, -ENOMEM, path, "out of memory");
     if (fd < 0)
         return fd;
+    CLEANUP_FREE char *about = strdup(path);
+    if (!about)
+        return ferry_fail(err, -ENOMEM, path, "out of memory");
     int error = image_open(fd, about, env, &image, err);
     if (error)
         return error;

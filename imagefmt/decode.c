@@ -122,6 +122,9 @@ static void decode_run(struct pool_task *task)
     struct decode_slot *slot = (struct decode_slot *)task;
 
     slot->damage = decode_now(slot);
+    slot->place_error = 0;
+    if (!slot->damage && slot->place)
+        slot->place_error = slot->place(slot->opaque, slot);
 }
 
 int decode_prepare(struct decode_slot *slot, uint32_t chunk_bytes)

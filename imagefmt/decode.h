@@ -33,7 +33,12 @@ struct decode_slot {
     uint64_t seal_index, seal_offset;
     uint8_t *content;   /* room for chunk_bytes */
     const char *damage; /* after decode_wait: what is wrong, NULL: nothing */
-    uint32_t room;      /* the rest is decode.c's */
+    /* What else the worker does with content that is whole, and what came of it: 0 or a negative
+     * errno.  NULL: nothing. */
+    int (*place)(void *opaque, const struct decode_slot *slot);
+    void *opaque;
+    int place_error;
+    uint32_t room; /* the rest is decode.c's */
     ZSTD_DCtx *zstd;
     struct cipher *cipher;
 };

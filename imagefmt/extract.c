@@ -12,6 +12,7 @@
 #include "common/cleanup.h"
 #include "common/file.h"
 #include "common/zero.h"
+#include "imagefmt/access.h"
 #include "imagefmt/content.h"
 
 struct extract {
@@ -51,8 +52,9 @@ static int put_zeroes(struct extract *e, uint64_t until, struct ferry_error *err
 }
 
 /* Runs of leaves that are not zero, at their place. */
-static int put_sparse(struct extract *e, uint64_t offset, const uint8_t *data, size_t size)
+static int put_sparse(void *opaque, uint64_t offset, const uint8_t *data, size_t size)
 {
+    const struct extract *e = opaque;
     size_t start = 0, at = 0;
 
     while (at < size) {
@@ -85,6 +87,23 @@ static int on_begin(void *opaque, const struct image_section *section, struct fe
     return wanted(e, section) ? begin(e, section, err) : 0;
 }
 
+/* So far all is written. */
+static void reached(struct extract *e, uint64_t at)
+{
+    e->at = e->result->whole_bytes = at;
+    file_begin_writeback(e->out, &e->begun, at);
+}
+
+static int on_placed(void *opaque, const struct image_section *section, uint64_t offset,
+                     const uint8_t *data, size_t size, struct ferry_error *err)
+{
+    (void)section;
+    (void)data;
+    (void)err;
+    reached(opaque, offset + size);
+    return 0;
+}
+
 static int on_chunk(void *opaque, const struct image_section *section, uint64_t offset,
                     const uint8_t *data, size_t size, struct ferry_error *err)
 {
@@ -103,9 +122,7 @@ static int on_chunk(void *opaque, const struct image_section *section, uint64_t 
         if (error)
             return error;
     }
-    e->at = offset + size;
-    e->result->whole_bytes = e->at;
-    file_begin_writeback(e->out, &e->begun, e->at);
+    reached(e, offset + size);
     return 0;
 }
 
@@ -188,7 +205,10 @@ static int extract_at_random(struct extract *e, int fd, const char *about,
     error = image_check_pages(image, number, err);
     if (!error)
         error = begin(e, section, err);
-    if (!error)
+    if (!error && e->options->sparse)
+        error =
+            image_walk_placed(image, number, e->options->workers, put_sparse, on_placed, e, err);
+    else if (!error)
         error = image_walk(image, number, e->options->workers, on_chunk, e, err);
     return error ? error : finish(e, section, err);
 }
