@@ -26,33 +26,31 @@ struct serve_options {
     struct image_file_options file;
 };
 
-/* An argument vector whose parameters ("file=...") are its own. */
+/* An argument vector; its items are its own. */
 struct arguments {
-    const char *items[ARGUMENTS_MAX + 1];
-    char *made[ARGUMENTS_MAX];
-    size_t count, made_count;
+    char *items[ARGUMENTS_MAX + 1];
+    size_t count;
 };
 
 static void arguments_free(struct arguments *a)
 {
-    for (size_t i = 0; i < a->made_count; i++)
-        free(a->made[i]);
+    for (size_t i = 0; i < a->count; i++)
+        free(a->items[i]);
 }
 
-static void add(struct arguments *a, const char *item)
-{
-    if (a->count < ARGUMENTS_MAX)
-        a->items[a->count++] = item;
-}
-
+/* key=value, or the value alone; NULL: nothing. */
 static void add_parameter(struct arguments *a, const char *key, const char *value)
 {
     char *text = NULL;
 
-    if (value && a->made_count < ARGUMENTS_MAX && asprintf(&text, "%s=%s", key, value) >= 0) {
-        a->made[a->made_count++] = text;
-        add(a, text);
-    }
+    if (value && a->count < ARGUMENTS_MAX &&
+        asprintf(&text, "%s%s%s", key ? key : "", key ? "=" : "", value) >= 0)
+        a->items[a->count++] = text;
+}
+
+static void add(struct arguments *a, const char *item)
+{
+    add_parameter(a, NULL, item);
 }
 
 /* Beside this program, or where `make install` puts it. */
@@ -158,7 +156,7 @@ static int run(void *parsed, struct ferry_error *err)
     error = output_flush(err);
     if (error)
         return error;
-    execvp("nbdkit", (char *const *)(uintptr_t)a.items);
+    execvp("nbdkit", a.items);
     return ferry_fail_sys(err, -errno, "nbdkit", "cannot be started; install Debian's nbdkit");
 }
 

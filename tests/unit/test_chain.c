@@ -22,8 +22,9 @@
 #include "tests/support/image_forge.h"
 #include "tests/support/image_sample.h"
 
-#define CHUNK  16384u
-#define CHUNKS 300u
+#define CHUNK  ((size_t)16384)
+#define CHUNKS ((size_t)300)
+#define SMALL  ((size_t)4096) /* other chunks */
 #define BYTES  (CHUNKS * CHUNK + 5000)
 
 struct bench {
@@ -448,7 +449,6 @@ static void test_right_digests_of_another_base(void **state)
 static void test_long_ways_to_nothing(void **state)
 {
     static const char *const names[] = {"a.ferry", "b.ferry", "c.ferry", "d.ferry", "e.ferry"};
-    enum { SMALL = 4096 };
     struct bench b;
     struct ferry_error err = {0};
     char path[128], manifest[16];
@@ -506,7 +506,7 @@ static void test_forged(void **state)
             assert_int_equal(err.kind, FERRY_REFUSED);
             struct image *image = NULL;
             int error = image_open(fd, path, NULL, &image, &err);
-            if (!error && !(error = image_check_pages(image, 0, &err))) {
+            if (!error && !image_check_pages(image, 0, &err)) {
                 struct sums sums = {.content = copy};
                 uint8_t *got = calloc(1, BYTES);
                 sums.content = got;

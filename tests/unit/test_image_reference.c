@@ -42,7 +42,8 @@ enum { BIT_STEP = 53, CUT_STEP = 7, ORDER_STEP = 11, MEASURE_MEMORY = false };
 enum { BIT_STEP = 3, CUT_STEP = 1, ORDER_STEP = 1, MEASURE_MEMORY = true };
 #endif
 
-enum { CHUNK = 4096, DISK_CHUNKS = 11 };
+#define CHUNK       UINT64_C(4096)
+#define DISK_CHUNKS 11
 
 static const struct image_secret key = {
     .kind = SECRET_KEY_FILE, .size = 32, .bytes = "this is a key file of 32 bytes.."};

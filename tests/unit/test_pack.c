@@ -16,7 +16,9 @@
 #include "imagefmt/pack.h"
 #include "tests/support/image_sample.h"
 
-enum { CHUNK = 16384, CHUNKS = 40, BYTES = CHUNKS * CHUNK + 1000 };
+#define CHUNK  UINT64_C(16384)
+#define CHUNKS 40
+#define BYTES  (CHUNKS * CHUNK + 1000)
 
 /* Runs of data that begin and end within chunks, some of them in one chunk. */
 static const struct run {
