@@ -92,13 +92,6 @@ enum ovf_role ovf_reader_role(const struct ovf_reader *r, const char *name, uint
                                        : OVF_ROLE_OTHER;
 }
 
-size_t ovf_reader_file_most(enum guest_file_kind kind)
-{
-    return kind == GUEST_KERNEL   ? (size_t)LIMIT_KERNEL_BYTES
-           : kind == GUEST_INITRD ? (size_t)LIMIT_INITRD_BYTES
-                                  : (size_t)LIMIT_NVRAM_BYTES;
-}
-
 /* ---- Disks ---- */
 
 int ovf_reader_format(const struct ovf_reader *r, uint32_t index, struct source *source,

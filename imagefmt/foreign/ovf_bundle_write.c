@@ -16,8 +16,6 @@
 #include "imagefmt/foreign/formats.h"
 #include "imagefmt/foreign/ovf_bundle.h"
 
-#define COPY_BYTES (256 * KIB)
-
 struct packer {
     const struct bundle_content *content;
     const struct bundle_write_options *options;
@@ -235,24 +233,10 @@ static int pack_disk(struct packer *p, uint32_t index, struct ferry_error *err)
 
 static int pack_file(struct packer *p, enum guest_file_kind kind, struct ferry_error *err)
 {
-    struct source *source = p->content->files[kind];
-    CLEANUP_FREE uint8_t *data = malloc(COPY_BYTES);
     uint8_t sum[SHA256_BYTES];
-    struct sink *sink;
+    int error =
+        bundle_add_source(p->container, p->file_names[kind], p->content->files[kind], sum, err);
 
-    if (!data)
-        return ferry_fail(err, -ENOMEM, p->about, "out of memory");
-    int error = container_begin(p->container, p->file_names[kind], source->size_bytes, &sink, err);
-    for (uint64_t at = 0; !error && at < source->size_bytes;) {
-        uint64_t left = source->size_bytes - at;
-        size_t part = left < COPY_BYTES ? (size_t)left : COPY_BYTES;
-        error = source->pread(source, at, data, part, err);
-        if (!error)
-            error = sink->write(sink, data, part, err);
-        at += part;
-    }
-    if (!error)
-        error = container_end(p->container, sum, NULL, err);
     return error ? error : remember(p, p->file_names[kind], sum, err);
 }
 

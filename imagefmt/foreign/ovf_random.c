@@ -190,7 +190,7 @@ static int load_files(struct ovf_reader *r, struct ferry_error *err)
         const struct container_member *member = container_find(r->index, name);
         if (!member)
             return ferry_refuse(err, -ENOENT, r->input.about, "lacks its file '%.100s'", name);
-        error = container_load(r->index, member, ovf_reader_file_most(kind),
+        error = container_load(r->index, member, bundle_file_most(kind),
                                &r->bundle.files[kind].data, &r->bundle.files[kind].size, err);
     }
     return error;

@@ -84,8 +84,6 @@ int ovf_reader_parse(struct ovf_reader *r, const void *text, size_t size, struct
 /* What a member is; *index: of the disk or kind of file, *piece: of a disk in pieces. */
 enum ovf_role ovf_reader_role(const struct ovf_reader *r, const char *name, uint32_t *index,
                               uint32_t *piece);
-/* Most bytes that a file of this kind may have. */
-size_t ovf_reader_file_most(enum guest_file_kind kind);
 /* The format that the description states, or, by marks, that of source, which may be NULL. */
 int ovf_reader_format(const struct ovf_reader *r, uint32_t index, struct source *source,
                       const struct disk_format **out, struct ferry_error *err);

@@ -217,7 +217,7 @@ static int take_manifest(struct ovf_reader *r, struct ferry_error *err)
 static int take_file(struct ovf_reader *r, uint32_t kind, struct ferry_error *err)
 {
     r->has_file[kind] = true;
-    return load_member(r, ovf_reader_file_most(kind), &r->bundle.files[kind].data,
+    return load_member(r, bundle_file_most(kind), &r->bundle.files[kind].data,
                        &r->bundle.files[kind].size, err);
 }
 
