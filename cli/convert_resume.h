@@ -15,7 +15,7 @@ struct convert_resume {
 };
 
 /* Take up or begin.  FERRY_USAGE: nothing would tell whether SRC changed meanwhile. */
-int convert_resume_open(const struct convert_resume *what, struct resume **out,
+int convert_resume_open(const struct convert_resume *c, struct resume **out,
                         struct ferry_error *err);
 /* Say with the error how to go on, if there is something to go on from.  Returns its code. */
 int convert_resume_explain(const struct resume *r, const char *dest, struct ferry_error *err);

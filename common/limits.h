@@ -84,10 +84,10 @@
 #define LIMIT_HTTP_CACHE_BYTES  (32 * MIB)
 
 /* Conversions that are taken up again */
-#define LIMIT_RESUME_HEADER_BYTES (64 * KIB)    /* of JSON */
-#define LIMIT_RESUME_UNITS        65536         /* of one batch of the journal */
-#define LIMIT_RESUME_NODES        4096          /* the same */
-#define LIMIT_RESUME_AGAIN        (1024 * 1024) /* units that are read again */
+#define LIMIT_RESUME_HEADER_BYTES (64 * KIB) /* of JSON */
+#define LIMIT_RESUME_UNITS        65536      /* of one batch of the journal */
+#define LIMIT_RESUME_NODES        4096       /* the same */
+#define LIMIT_RESUME_AGAIN        (1 << 20)  /* units that are read again */
 
 /* Machines of other hypervisors */
 #define LIMIT_NICS              16

@@ -314,8 +314,8 @@ static int aim(struct handle *h, struct request *r, bool first, bool *redirected
     snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)r->offset,
              (unsigned long long)(r->end - 1));
     LOCK_SCOPE(&http->lock);
-    const char *url = first && http->final ? http->final : http->url.url;
-    *redirected = url == http->final;
+    *redirected = first && http->final;
+    const char *url = *redirected ? http->final : http->url.url;
     bad |= curl_easy_setopt(h->curl, CURLOPT_URL, url);
     bad |= curl_easy_setopt(h->curl, CURLOPT_REDIR_PROTOCOLS_STR,
                             strncasecmp(url, "https:", 6) ? "http,https" : "https");

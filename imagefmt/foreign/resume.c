@@ -357,7 +357,7 @@ int resume_copy(struct resume *r, struct disk *disk, const struct disk_format *t
 
 /* ---- Beginning and end ---- */
 
-int resume_open(const char *dest, const json_t *what, struct resume **out, struct ferry_error *err)
+int resume_open(const char *dest, json_t *what, struct resume **out, struct ferry_error *err)
 {
     CLEANUP(resume_cleanup) struct resume *r = calloc(1, sizeof(*r));
 

@@ -24,7 +24,7 @@ struct resume;
  * the message tells which.  Errors: -EEXIST, dest or what should be the two files is something
  * else; -EBUSY, another process is at work; FERRY_REFUSED, the journal is damaged.
  */
-int resume_open(const char *dest, const json_t *what, struct resume **out, struct ferry_error *err);
+int resume_open(const char *dest, json_t *what, struct resume **out, struct ferry_error *err);
 /* Is there something to go on from, and how much? */
 bool resume_goes_on(const struct resume *r, uint64_t *done_bytes);
 /* How much content may have to be put again, roughly; 64 MiB if not set. */

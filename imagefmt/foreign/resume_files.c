@@ -19,17 +19,15 @@
 
 static int name_files(struct resume_files *f, const char *dest, struct ferry_error *err)
 {
-    CLEANUP_FREE char *copy = strdup(dest);
-
-    if (!copy || !(f->dest = strdup(dest)))
-        return ferry_fail(err, -ENOMEM, dest, "out of memory");
+    f->dest = strdup(dest);
     if (asprintf(&f->partial, "%s.partial", dest) < 0)
         f->partial = NULL;
     if (asprintf(&f->journal_path, "%s.resume", dest) < 0)
         f->journal_path = NULL;
-    if (!f->partial || !f->journal_path)
+    CLEANUP_FREE char *for_folder = strdup(dest);
+    if (!f->dest || !f->partial || !f->journal_path || !for_folder)
         return ferry_fail(err, -ENOMEM, dest, "out of memory");
-    const char *folder = dirname(copy);
+    const char *folder = dirname(for_folder);
     f->folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return f->folder_fd < 0 ? ferry_fail_sys(err, -errno, folder, "cannot open the folder") : 0;
 }
@@ -103,14 +101,14 @@ static void describe_value(const json_t *value, char *text, size_t size)
         snprintf(text, size, "none");
 }
 
-static int compare(const struct resume_files *f, const json_t *was, const json_t *is,
-                   const json_t *keys, struct ferry_error *err)
+static int compare(const struct resume_files *f, const json_t *was, const json_t *is, json_t *keys,
+                   struct ferry_error *err)
 {
     char before[80], now[80];
     const char *key;
     json_t *value;
 
-    json_object_foreach((json_t *)(uintptr_t)keys, key, value)
+    json_object_foreach(keys, key, value)
     {
         const json_t *a = json_object_get(was, key), *b = json_object_get(is, key);
         if (a && b && json_equal(a, b))
@@ -126,7 +124,7 @@ static int compare(const struct resume_files *f, const json_t *was, const json_t
 }
 
 /* Is this the conversion that was begun? */
-static int check_same(struct resume_files *f, const json_t *what, struct ferry_error *err)
+static int check_same(struct resume_files *f, json_t *what, struct ferry_error *err)
 {
     json_t *was = NULL;
 
@@ -174,7 +172,7 @@ static int begin_anew(struct resume_files *f, const json_t *what, struct ferry_e
     return journal_create(&f->journal, f->journal_fd, f->journal_path, what, err);
 }
 
-static int go_on(struct resume_files *f, const json_t *what, struct ferry_error *err)
+static int go_on(struct resume_files *f, json_t *what, struct ferry_error *err)
 {
     struct journal_batch batch;
 
@@ -187,7 +185,7 @@ static int go_on(struct resume_files *f, const json_t *what, struct ferry_error 
     return more ? error : begin_anew(f, what, err);
 }
 
-int resume_files_open(struct resume_files *f, const char *dest, const json_t *what,
+int resume_files_open(struct resume_files *f, const char *dest, json_t *what,
                       struct ferry_error *err)
 {
     bool exists = false;

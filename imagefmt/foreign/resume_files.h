@@ -11,7 +11,7 @@ struct resume_files {
 };
 
 /* As resume_open. */
-int resume_files_open(struct resume_files *f, const char *dest, const json_t *what,
+int resume_files_open(struct resume_files *f, const char *dest, json_t *what,
                       struct ferry_error *err);
 int resume_files_commit(struct resume_files *f, struct ferry_error *err);
 void resume_files_discard(struct resume_files *f);

@@ -87,6 +87,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.refuse(429, **{"Retry-After": "1"})
         if fault == "dies" and self.turn > 4:
             return self.refuse(503)
+        healed = os.path.exists(os.path.join(folder, "healed"))
+        if fault == "breaks" and self.turn > 12 and not healed:
+            return self.refuse(503)
         self.serve_range(file, size)
 
     def validators(self, size):

@@ -44,6 +44,27 @@ int disk_sample_raw(uint64_t size)
     return fd;
 }
 
+int disk_sample_noise(uint64_t size)
+{
+    CLEANUP_FREE uint8_t *bytes = malloc(MIB);
+    uint32_t seed = 1;
+    int fd = new_file();
+
+    assert_non_null(bytes);
+    assert_int_equal(ftruncate(fd, (off_t)size), 0);
+    for (uint64_t at = 0; at + MIB <= size; at += MIB) {
+        for (size_t i = 0; i < MIB; i++) {
+            seed = seed * 1664525 + 1013904223;
+            bool noise = (i / 50000 + at / MIB) % 3 == 0;
+            bytes[i] = noise ? (uint8_t)(seed >> 24) : (uint8_t)("a guest's text "[i % 15]);
+        }
+        if (at / MIB % 4 != 3)
+            assert_int_equal(pwrite_all(fd, bytes, 900000, at + 1000), 0);
+    }
+    assert_int_equal(pwrite_all(fd, "the end", 7, size - 7), 0);
+    return fd;
+}
+
 static struct disk *open_disk(struct source *source, const struct disk_format *format)
 {
     struct ferry_error err = {0};

@@ -9,6 +9,8 @@
 /* A memfd of this size (at least 4 MiB) with data at its start, over the bounds of blocks, and in
  * its last sector; the rest is a hole. */
 int disk_sample_raw(uint64_t size);
+/* One with noise and text that shrinks, in runs that cross blocks, with holes between. */
+int disk_sample_noise(uint64_t size);
 /* Into a new memfd, by disk_copy; the bytes in order only, as a pipe would get them, if so said. */
 int disk_sample_write(int raw, const struct disk_format *format, const char *subformat,
                       bool in_order);

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,8 +136,7 @@ static void test_urls(void **state)
         assert_int_equal(err.kind, FERRY_USAGE);
     }
     char *long_one = calloc(1, LIMIT_URL_BYTES + 2);
-    memset(long_one, 'x', LIMIT_URL_BYTES + 1);
-    memcpy(long_one, "http://host/", 12);
+    snprintf(long_one, LIMIT_URL_BYTES + 2, "http://host/%0*d", (int)LIMIT_URL_BYTES - 11, 0);
     assert_int_equal(http_url_parse(long_one, &url, &err), -EINVAL);
     free(long_one);
 }
