@@ -7,24 +7,26 @@
 
 #include "cli/bundle_file.h"
 #include "cli/commands.h"
+#include "cli/convert_disk.h"
 #include "cli/image_file.h"
 #include "cli/machine_source.h"
 #include "cli/output.h"
 #include "cli/progress.h"
-#include "cli/runtime_dir.h"
 #include "cli/signals.h"
 #include "common/atomic_folder.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/units.h"
+#include "imagefmt/foreign/formats.h"
 #include "imagefmt/foreign/sink.h"
 #include "imagefmt/foreign/source.h"
+#include "imagefmt/foreign/wrap.h"
 
 struct export_cli {
-    const char *source, *dest, *to, *disk_format, *codec;
+    const char *source, *dest, *to, *disk, *disk_format, *codec;
     uint64_t level;
-    bool whole, verify, check_only, json;
+    bool whole, verify, check_only, json, resume;
     struct image_file_options image;
     struct progress_options progress;
 };
@@ -40,6 +42,7 @@ struct export
     struct progress progress;
     struct progress_view view;
     json_t *notes; /* what is lost */
+    bool running;  /* source is a machine that runs */
     uint64_t start_ns;
 };
 
@@ -48,24 +51,55 @@ static bool to_stdout(const struct export_cli *o)
     return !strcmp(o->dest, "-");
 }
 
+/* e->to is NULL: a single disk, in a format of disks. */
 static int choose_target(struct export *e, struct ferry_error *err)
 {
     const struct export_cli *o = e->cli;
 
+    e->to = o->to ? bundle_format_by_name(o->to) : bundle_format_by_extension(o->dest);
+    if (e->to || (o->to && disk_format_by_name(o->to)))
+        return 0;
     if (o->to)
         return bundle_file_format("--to", o->to, &e->to, err);
-    e->to = bundle_format_by_extension(o->dest);
-    return e->to ? 0
-                 : ferry_usage(err, "--to",
-                               "say the format of '%.80s'; its name does not tell ('ferry formats' "
-                               "lists them)",
-                               o->dest);
+    if (disk_format_by_extension(o->dest) || wrap_by_extension(o->dest, &(size_t){0}))
+        return 0;
+    return ferry_usage(err, "--to",
+                       "say the format of '%.80s'; its name does not tell ('ferry formats' lists "
+                       "them)",
+                       o->dest);
+}
+
+/* What convert does. */
+static int export_disk(struct export *e, struct ferry_error *err)
+{
+    const struct export_cli *o = e->cli;
+    const struct convert_cli disk = {.source = o->source,
+                                     .running = e->running,
+                                     .from = "ferry",
+                                     .dest = o->dest,
+                                     .to = o->to,
+                                     .codec = o->codec,
+                                     .disk = o->disk,
+                                     .level = o->level,
+                                     .image = o->image,
+                                     .verify = o->verify,
+                                     .check_only = o->check_only,
+                                     .resume = o->resume,
+                                     .json = o->json,
+                                     .progress = o->progress};
+
+    if (o->disk_format || o->whole)
+        return ferry_usage(err, o->whole ? "--whole" : "--disk-format", "is of a machine's bundle");
+    return convert_disk(&disk, err);
 }
 
 static int check_usage(const struct export *e, struct ferry_error *err)
 {
     const struct export_cli *o = e->cli;
 
+    if (o->disk || o->resume)
+        return ferry_usage(err, o->disk ? "--disk" : "--resume",
+                           "is for a single disk; %s takes all of a machine", e->to->name);
     if (!e->to->write)
         return ferry_usage(err, "--to", "%s is read, but not written", e->to->name);
     if (o->check_only || !to_stdout(o))
@@ -220,13 +254,9 @@ static int open_source(struct export *e, struct ferry_error *err)
 {
     const struct export_cli *o = e->cli;
 
-    if (machine_name_valid(o->source) && machine_is_alive(o->source))
-        return access(o->source, F_OK)
-                   ? machine_source_open_running(o->source, &e->environment.env, e->notes,
-                                                 &e->source, err)
-                   : ferry_usage(err, o->source,
-                                 "is a running machine, and a file here: say ./%s for the file",
-                                 o->source);
+    if (e->running)
+        return machine_source_open_running(o->source, &e->environment.env, e->notes, &e->source,
+                                           err);
     if (strcmp(o->source, "-"))
         return machine_source_open(o->source, &e->environment.env, e->notes, &e->source, err);
     if (isatty(STDIN_FILENO))
@@ -240,6 +270,10 @@ static int export(struct export *e, struct ferry_error *err)
     const struct export_cli *o = e->cli;
 
     int error = choose_target(e, err);
+    if (!error)
+        error = running_disks_find(o->source, &e->running, err);
+    if (!error && !e->to)
+        return export_disk(e, err);
     if (!error)
         error = check_usage(e, err);
     if (!error)
@@ -287,6 +321,8 @@ static int run(void *parsed, struct ferry_error *err)
 static const struct option_spec options[] = {
     OPTION("to", "FORMAT", OPTION_STRING, struct export_cli, to,
            "the format of DEST; by its name if not given"),
+    OPTION("disk", "NAME", OPTION_STRING, struct export_cli, disk,
+           "into a format of disks: which one, if SRC has several"),
     OPTION("disk-format", "FORMAT", OPTION_STRING, struct export_cli, disk_format,
            "the format of the disks in it, where there is a choice"),
     OPTION("codec", "CODEC", OPTION_STRING, struct export_cli, codec,
@@ -300,6 +336,9 @@ static const struct option_spec options[] = {
            "read DEST back and compare before it gets its name"),
     OPTION("check-only", NULL, OPTION_FLAG, struct export_cli, check_only,
            "write nothing; list what DEST would not keep"),
+    OPTION("resume", NULL, OPTION_FLAG, struct export_cli, resume,
+           "into a format of disks: keep DEST.partial and DEST.resume when\ninterrupted, and go on "
+           "from them"),
     OPTION("json", NULL, OPTION_FLAG, struct export_cli, json, "print JSON"),
     IMAGE_FILE_OPTIONS(struct export_cli, image),
     PROGRESS_OPTIONS(struct export_cli, progress),

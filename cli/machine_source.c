@@ -142,22 +142,6 @@ static int take_streamed_files(struct machine_source *s, struct ferry_error *err
     return error;
 }
 
-/* After the image ended as error says: the machine's own word on it, unless that is only that we
- * did not read on. */
-static int prefer_answer(struct machine_source *s, int error, struct ferry_error *err)
-{
-    struct ferry_error answer;
-
-    if (error)
-        close(take_fd(&s->running.read_fd)); /* it may wait for us to read */
-    int answered = running_disks_finish(&s->running, &answer);
-    if (!answered || (error && answered == -EPIPE))
-        return error;
-    if (err)
-        *err = answer;
-    return answered;
-}
-
 static int open_stream(struct machine_source *s, int fd, json_t *notes, struct ferry_error *err)
 {
     const struct image_stream_options options = {0};
@@ -209,7 +193,7 @@ int machine_source_open_running(const char *name, const struct image_environment
     if (!error)
         error = open_stream(out, out->running.read_fd, notes, err);
     if (error && out->running.started && !out->stream)
-        error = prefer_answer(out, error, err);
+        error = running_disks_explain(&out->running, error, err);
     if (error)
         machine_source_close(out);
     return error;
@@ -221,7 +205,10 @@ int machine_source_finish(struct machine_source *source, struct ferry_error *err
 {
     int error = source->stream ? image_stream_finish(source->stream, err) : 0;
 
-    return source->running.started ? prefer_answer(source, error, err) : error;
+    if (!source->running.started)
+        return error;
+    return error ? running_disks_explain(&source->running, error, err)
+                 : running_disks_finish(&source->running, err);
 }
 
 void machine_source_close(struct machine_source *source)

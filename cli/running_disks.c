@@ -9,7 +9,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "cli/runtime_dir.h"
 #include "common/cleanup.h"
+#include "vmm/config.h"
 
 #define LEVEL (-20) /* of zstd: it is inflated again at once */
 
@@ -21,6 +23,15 @@ static void *wait_for_answer(void *opaque)
     d->error = client_call(&d->client, "snapshot", arguments, d->write_fd, NULL, -1, NULL, &d->err);
     close(take_fd(&d->write_fd));
     return NULL;
+}
+
+int running_disks_find(const char *name, bool *running, struct ferry_error *err)
+{
+    *running = machine_name_valid(name) && machine_is_alive(name);
+    return *running && !access(name, F_OK)
+               ? ferry_usage(err, name,
+                             "is a running machine, and a file here: say ./%s for the file", name)
+               : 0;
 }
 
 int running_disks_open(const char *name, struct running_disks *out, struct ferry_error *err)
@@ -54,6 +65,18 @@ int running_disks_finish(struct running_disks *disks, struct ferry_error *err)
     if (disks->error && err)
         *err = disks->err;
     return disks->error;
+}
+
+int running_disks_explain(struct running_disks *disks, int error, struct ferry_error *err)
+{
+    struct ferry_error answer;
+
+    close(take_fd(&disks->read_fd)); /* it may wait for us to read */
+    int answered = running_disks_finish(disks, &answer);
+    if (!answered || answered == -EPIPE)
+        return error;
+    *err = answer;
+    return answered;
 }
 
 void running_disks_close(struct running_disks *disks)

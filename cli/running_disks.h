@@ -24,6 +24,11 @@ struct running_disks {
  * --disks-only).  out must not be copied.
  */
 int running_disks_open(const char *name, struct running_disks *out, struct ferry_error *err);
+/* Is this the name of a machine that runs?  FERRY_USAGE: it is, and a file has that name, too. */
+int running_disks_find(const char *name, bool *running, struct ferry_error *err);
+/* After the image could not be used, with this error in err: the machine's own word on it, unless
+ * that is only that nobody read on.  Returns the code that counts. */
+int running_disks_explain(struct running_disks *disks, int error, struct ferry_error *err);
 /* When the image has been read to its end: what the machine says of it.  Once. */
 int running_disks_finish(struct running_disks *disks, struct ferry_error *err);
 /* Before its end, this cancels it.  Whoever reads has ended. */
