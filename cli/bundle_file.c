@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "imagefmt/foreign/http.h"
 #include "imagefmt/foreign/source.h"
 #include "imagefmt/foreign/stream.h"
 #include "imagefmt/foreign/wrap.h"
@@ -150,33 +151,50 @@ static int open_input(const char *path, struct bundle_file *out, uint8_t *room,
     return error ? error : open_stream(out, head, err);
 }
 
-static int open_bundle(const char *path, const char *from, struct bundle_file *out,
-                       struct ferry_error *err)
+/* Read by ranges, unless it is compressed. */
+static int open_url(const char *path, const char *from, const struct disk_url_options *url,
+                    struct bundle_file *out, uint8_t *room, struct stream_head *head,
+                    struct ferry_error *err)
+{
+    int error = disk_url_open(path, url, from != NULL, &out->input.source, err);
+
+    if (error)
+        return error;
+    out->input.about = out->input.source->about; /* without secrets */
+    return read_head(out, room, head, err);
+}
+
+static int open_bundle(const char *path, const char *from, const struct disk_url_options *url,
+                       struct bundle_file *out, struct ferry_error *err)
 {
     const struct bundle_format *format = NULL;
     uint8_t room[DISK_PROBE_HEAD_BYTES];
     struct stream_head head = {0};
 
     int error = from ? bundle_file_format("--from", from, &format, err) : 0;
-    if (!error)
+    if (!error && http_is_url(path)) {
+        error = open_url(path, from, url, out, room, &head, err);
+    } else if (!error) {
         error = open_path(path, out, err);
-    if (!error)
-        error = open_input(path, out, room, &head, err);
+        if (!error)
+            error = open_input(path, out, room, &head, err);
+    }
     if (error)
         return error;
     if (!format && !(format = bundle_format_by_head(&out->input, head.bytes, head.size)))
         return 0;
     if (!format->open)
-        return ferry_usage(err, path, "is %s, which is written, but not read", format->name);
+        return ferry_usage(err, out->input.about, "is %s, which is written, but not read",
+                           format->name);
     return format->open(&out->input, &out->bundle, err);
 }
 
-int bundle_file_open(const char *path, const char *from, struct bundle_file *out,
-                     struct ferry_error *err)
+int bundle_file_open(const char *path, const char *from, const struct disk_url_options *url,
+                     struct bundle_file *out, struct ferry_error *err)
 {
     *out = BUNDLE_FILE_NONE;
     out->input.about = strcmp(path, "-") ? path : "standard input";
-    int error = open_bundle(path, from, out, err);
+    int error = open_bundle(path, from, url, out, err);
     if (error)
         bundle_file_close(out);
     return error;

@@ -2,6 +2,7 @@
 #ifndef FERRY_CLI_BUNDLE_FILE_H
 #define FERRY_CLI_BUNDLE_FILE_H
 
+#include "cli/disk_url.h"
 #include "common/progress.h"
 #include "imagefmt/foreign/bundle.h"
 
@@ -20,12 +21,12 @@ struct bundle_file {
 #define BUNDLE_FILE_NONE ((struct bundle_file){.fd = -1, .input.folder_fd = -1})
 
 /*
- * path: '-' is stdin.  from: the format's name; NULL: by its marks, and if it has none, or those of
- * a disk, out->bundle is NULL and 0 is returned.  A gzip'd bundle is read in order.  path outlives
- * it.
+ * path: '-' is stdin; or a URL, read by url.  from: the format's name; NULL: by its marks, and if
+ * it has none, or those of a disk, out->bundle is NULL and 0 is returned.  A gzip'd bundle is read
+ * in order.  path outlives it.
  */
-int bundle_file_open(const char *path, const char *from, struct bundle_file *out,
-                     struct ferry_error *err);
+int bundle_file_open(const char *path, const char *from, const struct disk_url_options *url,
+                     struct bundle_file *out, struct ferry_error *err);
 void bundle_file_close(struct bundle_file *file); /* also the cleanup function */
 
 /* The format of this name: FERRY_USAGE with all names if there is none. */

@@ -24,6 +24,7 @@ struct import_cli {
     uint64_t size_bytes, memory_bytes, cpus, level, disk_chunk;
     bool fast, json, encrypt;
     struct image_file_options image;
+    struct disk_url_options url;
     struct progress_options progress;
 };
 
@@ -103,7 +104,7 @@ static int open_disk(struct import *i, struct ferry_error *err)
 {
     const struct import_cli *o = i->cli;
     const struct disk_file_options options = {
-        .from = o->from, .external = &o->external, .size_bytes = o->size_bytes};
+        .from = o->from, .external = &o->external, .size_bytes = o->size_bytes, .url = o->url};
 
     int error = disk_file_open("import", o->source, &options, &i->disk, err);
     if (!error)
@@ -125,7 +126,7 @@ static int open_source(struct import *i, struct import_source *source, struct fe
     const struct import_cli *o = i->cli;
     bool disk = o->from && is_disk_format(o->from);
 
-    int error = disk ? 0 : bundle_file_open(o->source, o->from, &i->bundle, err);
+    int error = disk ? 0 : bundle_file_open(o->source, o->from, &o->url, &i->bundle, err);
     if (error)
         return error;
     if (i->bundle.bundle) {
@@ -140,7 +141,9 @@ static int open_source(struct import *i, struct import_source *source, struct fe
         *source = (struct import_source){.next_disk = next_of_disk, .opaque = i};
     }
     source->guest = &i->guest;
-    source->about = o->source;
+    source->about = i->bundle.bundle ? i->bundle.input.about
+                    : i->disk.source ? i->disk.source->about
+                                     : o->source;
     return error;
 }
 
@@ -273,6 +276,7 @@ static const struct option_spec options[] = {
     OPTION("fast", NULL, OPTION_FLAG, struct import_cli, fast, "compress less, in less time"),
     OPTION("disk-chunk", "SIZE", OPTION_SIZE, struct import_cli, disk_chunk,
            "cut disks into chunks of SIZE, 4K to 4M (256K)"),
+    DISK_URL_OPTIONS(struct import_cli, url),
     OPTION_ENCRYPT(struct import_cli, encrypt),
     IMAGE_FILE_OPTIONS(struct import_cli, image),
     OPTION("base", "FILE", OPTION_STRING, struct import_cli, base,
@@ -283,7 +287,8 @@ static const struct option_spec options[] = {
 };
 static const struct operand_spec operands[] = {
     OPERAND("SRC", struct import_cli, source,
-            "an OVA, XVA, OCI layout, folder with a description, or a disk;\n'-' for stdin"),
+            "an OVA, XVA, OCI layout, folder with a description, or a disk;\nor its http:// or "
+            "https:// URL; '-' for stdin"),
     OPERAND("DEST", struct import_cli, dest, "the image to write; '-' for stdout"),
     {.name = NULL},
 };

@@ -71,12 +71,14 @@ int image_writer_chunk(struct image_writer *w, uint64_t index, const void *data,
 /*
  * The same with content that a worker reads: read fills data with the size bytes at offset of the
  * section and returns 0 or a negative errno.  It runs on several threads at once, until a call of
- * image_writer_end or image_writer_destroy has returned.
+ * image_writer_end that succeeded, image_writer_settle or image_writer_destroy has returned.
  */
 int image_writer_fetch(struct image_writer *w, uint64_t index,
                        int (*read)(void *opaque, uint64_t offset, void *data, size_t size),
                        void *opaque, struct ferry_error *err);
 int image_writer_end(struct image_writer *w, struct ferry_error *err);
+/* After an error: wait until nobody reads for image_writer_fetch any more. */
+void image_writer_settle(struct image_writer *w);
 /* Index, root and footer.  root: SHA-256 identity of the content (FORMAT.md), may be NULL.  The
  * bytes have been written when it returns, but not made durable.  After it only destroy. */
 int image_writer_finish(struct image_writer *w, uint8_t root[SHA256_BYTES],

@@ -93,5 +93,9 @@ int image_pack(struct image_writer *w, enum image_section_kind kind, const char 
 
     if (!error)
         error = pack_chunks(w, chunk_bytes, source, err);
-    return error ? error : image_writer_end(w, err);
+    if (!error)
+        error = image_writer_end(w, err);
+    if (error) /* the source is the caller's again */
+        image_writer_settle(w);
+    return error;
 }

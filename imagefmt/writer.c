@@ -345,6 +345,11 @@ uint64_t image_writer_content_bytes(const struct image_writer *w)
     return w->content_bytes;
 }
 
+void image_writer_settle(struct image_writer *w)
+{
+    pool_wait_all(w->pool);
+}
+
 void image_writer_destroy(struct image_writer *w)
 {
     if (!w)

@@ -107,7 +107,7 @@ static int copy_disk(struct oci_writer *w, struct disk *disk, struct disk_writer
     char phase[OCI_DISK_NAME_BYTES];
     const struct disk_copy_options options = {
         .workers = w->options->workers,
-        .digest = w->options->digest,
+        .digest = true, /* it goes into the artifact */
         .phase = oci_disk_name(w->disk, phase),
         .progress = w->options->progress,
     };
@@ -274,10 +274,8 @@ static void note_digest(struct oci_writer *w, size_t layer)
     json_t *notes = json_object_get(json_array_get(w->layers, layer), "annotations");
     char text[2 * SHA256_BYTES + 1];
 
-    if (w->options->digest)
-        json_object_set_new(
-            notes, FERRY_NOTE_DIGEST,
-            json_string(hex_encode(w->result->digest[w->disk], SHA256_BYTES, text)));
+    json_object_set_new(notes, FERRY_NOTE_DIGEST,
+                        json_string(hex_encode(w->result->digest[w->disk], SHA256_BYTES, text)));
 }
 
 static int write_disks(struct oci_writer *w, struct ferry_error *err)

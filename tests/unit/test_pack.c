@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "imagefmt/image.h"
@@ -37,6 +38,8 @@ struct disk {
     atomic_uint reads[CHUNKS + 1];
     unsigned asked;
     int fails;
+    bool slow;        /* but for the chunk that fails */
+    atomic_bool over; /* nobody may read any more */
 };
 
 static uint8_t content_at(uint64_t at)
@@ -53,6 +56,9 @@ static int read_disk(void *opaque, uint64_t offset, void *data, size_t size)
     uint8_t *bytes = data;
 
     assert_true(offset % CHUNK == 0 && offset + size <= BYTES);
+    if (disk->slow && offset)
+        usleep(20000);
+    assert_false(atomic_load(&disk->over));
     atomic_fetch_add(&disk->reads[offset / CHUNK], 1);
     for (size_t i = 0; i < size; i++)
         bytes[i] = content_at(offset + i);
@@ -86,6 +92,8 @@ static int pack(struct disk *disk, int fd, unsigned workers, struct ferry_error 
                                     &w, err);
     if (!error)
         error = image_pack(w, IMAGE_DISK, "vda", CHUNK, &source, err);
+    if (error)
+        atomic_store(&disk->over, true);
     if (!error)
         error = image_writer_finish(w, NULL, err);
     image_writer_destroy(w);
@@ -126,11 +134,22 @@ static void test_read_error(void **state)
     assert_non_null(strstr(err.message, "cannot read at byte 0"));
 }
 
+/* The source belongs to its caller when packing has failed: no worker is still at it. */
+static void test_nobody_reads_on(void **state)
+{
+    struct disk disk = {.fails = -EIO, .slow = true};
+    CLEANUP_FD int fd = sample_fd(NULL, 0);
+
+    (void)state;
+    assert_int_equal(pack(&disk, fd, 8, NULL), -EIO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_once),
         cmocka_unit_test(test_read_error),
+        cmocka_unit_test(test_nobody_reads_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
