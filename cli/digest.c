@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/bundle_file.h"
 #include "cli/commands.h"
 #include "cli/disk_file.h"
 #include "cli/image_file.h"
@@ -79,6 +80,52 @@ static int digest_disk(struct disk *disk, const char *about, json_t **out, struc
     return error;
 }
 
+/* Of each disk of a machine of another hypervisor; only when all its sums were right. */
+static int digest_bundle(struct bundle *bundle, const char *about, json_t **out,
+                         struct ferry_error *err)
+{
+    const struct disk_copy_options copy = {0};
+    json_t *list = json_array();
+    struct disk *disk = NULL;
+    uint32_t index = 0;
+    int more, error = 0;
+
+    *out = json_pack("{s:s, s:s, s:o}", "file", about, "format", bundle->format->name, "sections",
+                     list);
+    while (!error && (more = bundle->format->next_disk(bundle, &index, &disk, err)) != 0) {
+        struct disk_copy_result result;
+        char hex[2 * SHA256_BYTES + 1], name[4] = {'v', 'd', (char)('a' + index)};
+        error = more < 0 ? more : disk_digest(disk, disk->size_bytes, &copy, &result, err);
+        if (!error)
+            json_array_append_new(list,
+                                  json_pack("{s:s, s:s, s:I, s:s}", "kind", "disk", "name", name,
+                                            "bytes", (json_int_t)result.size_bytes, "digest",
+                                            hex_encode(result.digest, SHA256_BYTES, hex)));
+    }
+    return error ? error : bundle->format->finish(bundle, err);
+}
+
+/* If what was looked at is a bundle that can be read in order: 1 and its digests; 0 if it is none.
+ */
+static int digest_bundle_stream(struct disk_file *file, const char *about, json_t **out,
+                                struct ferry_error *err)
+{
+    const struct bundle_input input = {
+        .stream = file->streams[file->stream_count - 1], .folder_fd = -1, .about = about};
+    const struct bundle_format *format =
+        bundle_format_by_head(&input, file->head.bytes, file->head.size);
+    struct bundle *bundle = NULL;
+
+    if (!format || !format->open)
+        return 0;
+    int error = format->open(&input, &bundle, err);
+    if (error)
+        return error;
+    error = digest_bundle(bundle, about, out, err);
+    format->close(bundle);
+    return error ? error : 1;
+}
+
 static int digest(int fd, const struct digest_options *o, const struct image_environment *env,
                   json_t **out, struct ferry_error *err)
 {
@@ -95,6 +142,9 @@ static int digest(int fd, const struct digest_options *o, const struct image_env
             return error;
         if (!o->raw && disk_image_probe(file.head.bytes, file.head.size))
             return digest_image(fd, &file.head, about, env, out, err);
+        int found = o->raw ? 0 : digest_bundle_stream(&file, about, out, err);
+        if (found)
+            return found < 0 ? found : 0;
         error = disk_file_open_peeked(fd, about, &options, &file, err);
     } else {
         (void)pread_all(fd, head, sizeof(head), 0); /* a shorter one is no image */
@@ -123,7 +173,8 @@ static void print(const json_t *value)
     const char *digest = json_string_value(json_object_get(value, "digest"));
     const json_t *sections = json_object_get(value, "sections");
 
-    output_text("%s  %s%s", root ? root : digest, about, root ? ": root" : "");
+    if (root || digest)
+        output_text("%s  %s%s", root ? root : digest, about, root ? ": root" : "");
     for (size_t i = 0; i < json_array_size(sections); i++) {
         const json_t *section = json_array_get(sections, i);
         output_text("%s  %s: %s %s", json_string_value(json_object_get(section, "digest")), about,
@@ -144,13 +195,29 @@ static int digest_file(const struct digest_options *o, json_t **out, struct ferr
     return fd < 0 ? fd : digest(fd, o, &environment.env, out, err);
 }
 
+/* A bundle in a file, a folder or on a web server: 1 and its digests, 0 if it is none. */
+static int digest_if_bundle(const struct digest_options *o, json_t **out, struct ferry_error *err)
+{
+    CLEANUP(bundle_file_close) struct bundle_file file = BUNDLE_FILE_NONE;
+
+    if (o->raw || !strcmp(o->file, "-"))
+        return 0;
+    int error = bundle_file_open(o->file, NULL, &o->url, &file, err);
+    if (error || !file.bundle)
+        return error;
+    error = digest_bundle(file.bundle, file.input.about, out, err);
+    return error ? error : 1;
+}
+
 static int run(void *parsed, struct ferry_error *err)
 {
     const struct digest_options *o = parsed;
     json_t *value = NULL;
 
-    int error = http_is_url(o->file) ? digest_url(o, &value, err) : digest_file(o, &value, err);
-    if (error)
+    int error = digest_if_bundle(o, &value, err);
+    if (!error)
+        error = http_is_url(o->file) ? digest_url(o, &value, err) : digest_file(o, &value, err);
+    if (error < 0)
         return error;
     if (o->json)
         return output_json(value, err);
@@ -171,7 +238,8 @@ static const struct option_spec options[] = {
 };
 static const struct operand_spec operands[] = {
     OPERAND("FILE", struct digest_options, file,
-            "a disk or file, its http:// or https:// URL, or an image;\n'-' for stdin"),
+            "a disk or file, an image, a machine of another hypervisor,\nor an http:// or https:// "
+            "URL; '-' for stdin"),
     {.name = NULL},
 };
 

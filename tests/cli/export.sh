@@ -40,6 +40,7 @@ machine = json.load(open(sys.argv[1] + ".json"))["manifest"]["machine"]
 assert machine["name"] == "web" and machine["cpus"] == 2 and machine["memory_bytes"] == 96 << 20, machine
 assert [d["size_bytes"] for d in machine["disks"]] == [70 << 20, 5 * 1000 * 1024 + 512], machine
 END
+    [ "$(digest "out.$to")" = "$root" ] || fail "digest of $to"
     # The same machine, the same bytes.
     ferry export web.ferry "again.$to" --to $to > /dev/null 2>&1 || fail "export to $to again"
     diff -r "out.$to" "again.$to" > /dev/null || fail "$to: other bytes the second time"
