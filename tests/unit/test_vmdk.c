@@ -137,7 +137,8 @@ static void test_flat(void **state)
     refuse_text(HEAD "RW 1 FLAT \"x\" 0\nRW 1 FLAT \"y\" 0\n", "2 extents");
     refuse_text(HEAD "RW 0 FLAT \"x\" 0\n", "no sense");
     refuse_text(HEAD "RW 99999999999999999999 FLAT \"x\" 0\n", "no sense");
-    refuse_text(HEAD "parentCID=12345678\nparentFileNameHint=\"p\x1b\x9b.vmdk\"\nRW 1 SPARSE \"x\"\n",
+    refuse_text(HEAD
+                "parentCID=12345678\nparentFileNameHint=\"p\x1b\x9b.vmdk\"\nRW 1 SPARSE \"x\"\n",
                 "'p??.vmdk'");
     refuse_text(HEAD, "0 extents");
     assert_int_equal(source_of_fd(text, "text", &source, NULL), 0);
