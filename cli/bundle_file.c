@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/file.h"
 #include "imagefmt/foreign/http.h"
 #include "imagefmt/foreign/source.h"
 #include "imagefmt/foreign/stream.h"
@@ -50,16 +50,10 @@ static int open_path(const char *path, struct bundle_file *out, struct ferry_err
 /* A description is read together with the folder it lies in. */
 static int open_description(const char *path, struct bundle_file *out, struct ferry_error *err)
 {
-    CLEANUP_FREE char *for_dir = strdup(path);
-    CLEANUP_FREE char *for_base = strdup(path);
-
-    if (!for_dir || !for_base || !(out->description = strdup(basename(for_base))))
-        return ferry_fail(err, -ENOMEM, path, "out of memory");
-    const char *folder = dirname(for_dir);
     close(take_fd(&out->fd));
-    out->fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (out->fd < 0)
-        return ferry_fail_sys(err, -errno, folder, "cannot open the folder");
+    int error = open_parent(path, &out->fd, &out->description, err);
+    if (error)
+        return error;
     out->input.folder_fd = out->fd;
     out->input.description = out->description;
     return 0;

@@ -10,34 +10,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
-
-static int open_folder(struct atomic_file *f, const char *path, struct ferry_error *err)
-{
-    CLEANUP_FREE char *for_dir = strdup(path);
-    CLEANUP_FREE char *for_base = strdup(path);
-
-    if (!for_dir || !for_base || !(f->path = strdup(path)))
-        return ferry_fail(err, -ENOMEM, path, "out of memory");
-    const char *folder = dirname(for_dir);
-    const char *base = basename(for_base);
-    if (!strcmp(base, ".") || !strcmp(base, "..") || !strcmp(base, "/") || !strcmp(base, ""))
-        return ferry_fail(err, -EISDIR, path, "is not the name of a file");
-    f->dir_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (f->dir_fd < 0)
-        return ferry_fail_sys(err, -errno, folder, "cannot open the folder");
-    if (!(f->name = strdup(base)))
-        return ferry_fail(err, -ENOMEM, path, "out of memory");
-    return 0;
-}
 
 /* A rename would put a file in the place of a device such as /dev/null, a FIFO or a link. */
 static int check_replaceable(const struct atomic_file *f, struct ferry_error *err)
@@ -50,19 +29,6 @@ static int check_replaceable(const struct atomic_file *f, struct ferry_error *er
                       "exists and is not a regular file; ferry leaves it alone");
 }
 
-static int choose_temporary_name(struct atomic_file *f, struct ferry_error *err)
-{
-    uint64_t random;
-
-    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-        return ferry_fail_sys(err, -errno, f->path, "cannot choose a temporary name");
-    if (asprintf(&f->temp, ".%.200s.%016llx.tmp", f->name, (unsigned long long)random) < 0) {
-        f->temp = NULL;
-        return ferry_fail(err, -ENOMEM, f->path, "out of memory");
-    }
-    return 0;
-}
-
 static int open_temporary(struct atomic_file *f, struct ferry_error *err)
 {
     f->fd = openat(f->dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -70,7 +36,7 @@ static int open_temporary(struct atomic_file *f, struct ferry_error *err)
         return 0;
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT)
         return ferry_fail_sys(err, -errno, f->path, "cannot create");
-    int error = choose_temporary_name(f, err);
+    int error = temporary_name(f->name, f->path, &f->temp, err);
     if (error)
         return error;
     f->fd = openat(f->dir_fd, f->temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -89,7 +55,7 @@ static int link_temporary(struct atomic_file *f, struct ferry_error *err)
 
     if (f->temp)
         return 0;
-    int error = choose_temporary_name(f, err);
+    int error = temporary_name(f->name, f->path, &f->temp, err);
     if (error)
         return error;
     snprintf(self, sizeof(self), "/proc/self/fd/%d", f->fd);
@@ -104,7 +70,9 @@ static int link_temporary(struct atomic_file *f, struct ferry_error *err)
 int atomic_file_open(struct atomic_file *f, const char *path, struct ferry_error *err)
 {
     *f = ATOMIC_FILE_NONE;
-    int error = open_folder(f, path, err);
+    if (!(f->path = strdup(path)))
+        return ferry_fail(err, -ENOMEM, path, "out of memory");
+    int error = open_parent(path, &f->dir_fd, &f->name, err);
     if (!error)
         error = check_replaceable(f, err);
     if (!error)

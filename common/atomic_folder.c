@@ -7,16 +7,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "common/file.h"
 
 static int missing(const struct atomic_folder *f, struct ferry_error *err)
 {
@@ -27,36 +25,14 @@ static int missing(const struct atomic_folder *f, struct ferry_error *err)
     return 0;
 }
 
-static int open_parent(struct atomic_folder *f, const char *path, struct ferry_error *err)
-{
-    CLEANUP_FREE char *for_dir = strdup(path);
-    CLEANUP_FREE char *for_base = strdup(path);
-
-    if (!for_dir || !for_base || !(f->path = strdup(path)))
-        return ferry_fail(err, -ENOMEM, path, "out of memory");
-    const char *parent = dirname(for_dir);
-    const char *base = basename(for_base);
-    if (!strcmp(base, ".") || !strcmp(base, "..") || !strcmp(base, "/") || !strcmp(base, ""))
-        return ferry_fail(err, -EEXIST, path, "is not the name of a new folder");
-    f->dir_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (f->dir_fd < 0)
-        return ferry_fail_sys(err, -errno, parent, "cannot open the folder");
-    f->name = strdup(base);
-    return f->name ? missing(f, err) : ferry_fail(err, -ENOMEM, path, "out of memory");
-}
-
 static int make_temporary(struct atomic_folder *f, struct ferry_error *err)
 {
-    uint64_t random;
+    int error = temporary_name(f->name, f->path, &f->temp, err);
 
-    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
-        return ferry_fail_sys(err, -errno, f->path, "cannot choose a temporary name");
-    if (asprintf(&f->temp, ".%.200s.%016llx.tmp", f->name, (unsigned long long)random) < 0) {
-        f->temp = NULL;
-        return ferry_fail(err, -ENOMEM, f->path, "out of memory");
-    }
+    if (error)
+        return error;
     if (mkdirat(f->dir_fd, f->temp, 0700)) {
-        int error = -errno;
+        error = -errno;
         free(take_ptr(&f->temp)); /* nothing to remove */
         return ferry_fail_sys(err, error, f->path, "cannot create");
     }
@@ -67,7 +43,11 @@ static int make_temporary(struct atomic_folder *f, struct ferry_error *err)
 int atomic_folder_open(struct atomic_folder *f, const char *path, struct ferry_error *err)
 {
     *f = ATOMIC_FOLDER_NONE;
-    int error = open_parent(f, path, err);
+    if (!(f->path = strdup(path)))
+        return ferry_fail(err, -ENOMEM, path, "out of memory");
+    int error = open_parent(path, &f->dir_fd, &f->name, err);
+    if (!error)
+        error = missing(f, err);
     if (!error)
         error = make_temporary(f, err);
     if (error)

@@ -3,7 +3,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -131,5 +135,41 @@ int file_read(const char *path, size_t limit, uint8_t **data, size_t *size, stru
     bytes[st.st_size] = 0;
     *size = (size_t)st.st_size;
     *data = take_ptr(&bytes);
+    return 0;
+}
+
+int open_parent(const char *path, int *dir_fd, char **name, struct ferry_error *err)
+{
+    CLEANUP_FREE char *for_dir = strdup(path);
+    CLEANUP_FREE char *for_base = strdup(path);
+
+    *dir_fd = -1;
+    *name = NULL;
+    if (!for_dir || !for_base)
+        return ferry_fail(err, -ENOMEM, path, "out of memory");
+    const char *folder = dirname(for_dir);
+    const char *base = basename(for_base);
+    if (!strcmp(base, ".") || !strcmp(base, "..") || !strcmp(base, "/") || !strcmp(base, ""))
+        return ferry_fail(err, -EISDIR, path, "is not the name of a file");
+    CLEANUP_FD int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return ferry_fail_sys(err, -errno, folder, "cannot open the folder");
+    if (!(*name = strdup(base)))
+        return ferry_fail(err, -ENOMEM, path, "out of memory");
+    *dir_fd = take_fd(&fd);
+    return 0;
+}
+
+int temporary_name(const char *name, const char *about, char **out, struct ferry_error *err)
+{
+    uint64_t random;
+
+    *out = NULL;
+    if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+        return ferry_fail_sys(err, -errno, about, "cannot choose a temporary name");
+    if (asprintf(out, ".%.200s.%016llx.tmp", name, (unsigned long long)random) < 0) {
+        *out = NULL;
+        return ferry_fail(err, -ENOMEM, about, "out of memory");
+    }
     return 0;
 }

@@ -33,6 +33,14 @@ int file_read(const char *path, size_t limit, uint8_t **data, size_t *size,
               struct ferry_error *err);
 
 /*
+ * The folder that path lies in, open, and the last part of path, malloc'd.  -EISDIR: path ends in
+ * no name of its own ("/", "..").  On an error *dir_fd is -1 and *name NULL.
+ */
+int open_parent(const char *path, int *dir_fd, char **name, struct ferry_error *err);
+/* ".NAME.RANDOM.tmp", malloc'd; about is for messages. */
+int temporary_name(const char *name, const char *about, char **out, struct ferry_error *err);
+
+/*
  * A file that appears under its name only when complete: written without a name in the same folder,
  * then fsync, a temporary name, rename, fsync of the folder.  A file that had the name stays
  * untouched until then.  Mode 0600.  An fsync that failed is final and is never tried again.

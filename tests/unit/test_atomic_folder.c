@@ -116,8 +116,8 @@ static void test_bad_names(void **unused)
     struct atomic_folder f;
 
     (void)unused;
-    assert_int_equal(atomic_folder_open(&f, "/", NULL), -EEXIST);
-    assert_int_equal(atomic_folder_open(&f, "..", NULL), -EEXIST);
+    assert_int_equal(atomic_folder_open(&f, "/", NULL), -EISDIR);
+    assert_int_equal(atomic_folder_open(&f, "..", NULL), -EISDIR);
     assert_int_equal(atomic_folder_open(&f, "/nowhere/at/all", NULL), -ENOENT);
 }
 
