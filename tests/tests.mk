@@ -115,8 +115,9 @@ bench-image-run: all $(O)/tests/bench/read_at
 	@tests/bench/bench_image.py $(O)
 
 # Each reader of the image and of foreign disks under libFuzzer for a minute.
+FUZZ_SMOKE := image index manifest chain qcow2 vmdk vmdk_stream vhd vhdx vdi ova xva oci ovf libvirt vmx
 fuzz-smoke:
-	@for target in image index manifest chain qcow2 vmdk vhd vhdx vdi; do \
+	@for target in $(FUZZ_SMOKE); do \
 		$(MAKE) --no-print-directory fuzz-$$target SECONDS=60 || exit 1; \
 	done
 
