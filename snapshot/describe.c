@@ -7,8 +7,6 @@
 
 #include "imagefmt/foreign/copy.h"
 
-#define PAGE_BYTES (4 * KIB)
-
 /* ---- From ferry ---- */
 
 void describe_guest(const struct manifest *manifest, bool has_kernel, struct guest *guest)
@@ -43,13 +41,32 @@ void describe_guest(const struct manifest *manifest, bool has_kernel, struct gue
 
 /* ---- To ferry ---- */
 
+/* A manifest is UTF-8 without control characters: what is not becomes spaces, and that is told. */
+static void copy_text(const char *from, char *to, size_t size, const char *what, json_t *notes)
+{
+    bool changed = false;
+
+    snprintf(to, size, "%s", from);
+    json_t *proper = json_string(to); /* NULL: not UTF-8 */
+    for (char *c = to; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f || (!proper && (unsigned char)*c >= 0x80)) {
+            *c = ' ';
+            changed = true;
+        }
+    json_decref(proper);
+    if (changed)
+        json_array_append_new(
+            notes, json_sprintf("characters in %s that are no text become spaces", what));
+}
+
 static void describe_disks(const struct guest *guest, struct manifest *manifest, json_t *notes)
 {
     for (uint32_t i = 0; i < guest->disk_count; i++) {
         const struct guest_disk *from = &guest->disks[i];
         struct disk_config *disk = &manifest->machine.disks[i];
         snprintf(disk->device, sizeof(disk->device), "vd%c", (int)('a' + i));
-        snprintf(disk->serial, sizeof(disk->serial), "%s", from->serial);
+        copy_text(from->serial, disk->serial, sizeof(disk->serial), "a disk's serial number",
+                  notes);
         disk->size_bytes = disk_whole_sectors(from->size_bytes);
         disk->readonly = from->readonly;
         manifest->disk_in_image[i] = true;
@@ -66,7 +83,7 @@ static void describe_disks(const struct guest *guest, struct manifest *manifest,
     }
 }
 
-static void describe_traits(const struct guest *guest, struct manifest *manifest)
+static void describe_traits(const struct guest *guest, struct manifest *manifest, json_t *notes)
 {
     struct machine_traits *traits = &manifest->traits;
 
@@ -74,9 +91,16 @@ static void describe_traits(const struct guest *guest, struct manifest *manifest
     traits->firmware = guest->firmware;
     traits->serial_console = guest->serial_console;
     traits->nic_count = guest->nic_count;
-    snprintf(traits->os, sizeof(traits->os), "%s", guest->os);
+    copy_text(guest->os, traits->os, sizeof(traits->os), "the name of the guest's system", notes);
     memcpy(traits->uuid, guest->uuid, sizeof(traits->uuid));
     memcpy(traits->nics, guest->nics, sizeof(traits->nics));
+    for (uint32_t i = 0; i < guest->nic_count; i++) {
+        struct guest_nic *nic = &traits->nics[i];
+        copy_text(guest->nics[i].network, nic->network, sizeof(nic->network), "a network's name",
+                  notes);
+        copy_text(guest->nics[i].model, nic->model, sizeof(nic->model), "a network card's model",
+                  notes);
+    }
 }
 
 /* A model of CPU that is a name of ferry's; others have names of their own. */
@@ -117,17 +141,13 @@ int describe_machine(const struct guest *guest, bool has_kernel, const char *abo
     *manifest = (struct manifest){.stopped = true};
     machine->epoch = 1;
     machine->cpus = guest->cpus;
-    machine->memory_bytes = guest->memory_bytes & ~(uint64_t)(PAGE_BYTES - 1);
-    if (machine->memory_bytes < LIMIT_MEMORY_MIN_BYTES)
-        machine->memory_bytes = LIMIT_MEMORY_MIN_BYTES;
-    if (machine->memory_bytes != guest->memory_bytes)
-        json_array_append_new(notes, json_sprintf("memory becomes %llu bytes",
-                                                  (unsigned long long)machine->memory_bytes));
+    machine->memory_bytes = guest->memory_bytes;
     machine->disk_count = guest->disk_count;
     snprintf(machine->name, sizeof(machine->name), "%s", guest->name);
-    snprintf(machine->append, sizeof(machine->append), "%s", guest->append);
+    copy_text(guest->append, machine->append, sizeof(machine->append), "the kernel's command line",
+              notes);
     describe_cpu_model(guest, machine, notes);
-    describe_traits(guest, manifest);
+    describe_traits(guest, manifest, notes);
     describe_disks(guest, manifest, notes);
     note_what_is_not_run(guest, has_kernel, notes);
     return 0;

@@ -174,6 +174,21 @@ static int import_all(struct import *i, uint8_t root[SHA256_BYTES], struct ferry
     return error ? error : image_writer_finish(i->writer, root, err);
 }
 
+/* What cannot be read back must not be written. */
+static int check_manifest(const char *text, const char *about, struct ferry_error *err)
+{
+    CLEANUP_FREE struct manifest *scratch = calloc(1, sizeof(*scratch));
+    json_t *json = NULL;
+
+    if (!scratch)
+        return ferry_fail(err, -ENOMEM, about, "out of memory");
+    int error = manifest_parse(text, strlen(text), about, &json, err);
+    if (!error)
+        error = manifest_decode(json, about, scratch, err);
+    json_decref(json);
+    return error;
+}
+
 int snapshot_import(int fd, const struct import_source *source,
                     const struct snapshot_options *options, struct progress *progress,
                     struct snapshot_result *result, json_t *notes, struct ferry_error *err)
@@ -197,6 +212,9 @@ int snapshot_import(int fd, const struct import_source *source,
     CLEANUP_FREE char *text = manifest_encode(manifest);
     if (!text)
         return ferry_fail(err, -ENOMEM, source->about, "out of memory");
+    error = check_manifest(text, source->about, err);
+    if (error)
+        return error;
     error = image_writer_create(fd, &how, text, strlen(text), &i.writer, err);
     if (error)
         return error;

@@ -229,6 +229,34 @@ static void test_refused(void **unused)
     expect_refused(f, "a sum is wrong");
 }
 
+/* Text that a manifest cannot have becomes text that it can, and the image is one that loads. */
+static void test_control_characters(void **unused)
+{
+    struct fake *f = make_fake();
+    json_t *notes = json_array();
+    CLEANUP_FREE struct manifest *manifest = calloc(1, sizeof(*manifest));
+    CLEANUP(image_cleanup) struct image *image = NULL;
+    CLEANUP_FD int fd = -1;
+
+    (void)unused;
+    strcpy(f->guest.disks[0].serial, "a\tb");
+    strcpy(f->guest.append, "quiet\nsingle");
+    strcpy(f->guest.os, "x\x7fy");
+    strcpy(f->guest.nics[0].network, "\x01");
+    strcpy(f->guest.nics[0].model, "\xff\xfe");
+    assert_int_equal(import(f, &fd, notes, NULL), 0);
+    assert_int_equal(image_open(fd, "memory", NULL, &image, NULL), 0);
+    assert_int_equal(unpack_manifest(image, "memory", manifest, NULL), 0);
+    assert_string_equal(manifest->machine.disks[0].serial, "a b");
+    assert_string_equal(manifest->machine.append, "quiet single");
+    assert_string_equal(manifest->traits.os, "x y");
+    assert_int_equal(manifest->traits.nic_count, 1);
+    assert_string_equal(manifest->traits.nics[0].network, " ");
+    assert_string_equal(manifest->traits.nics[0].model, "  ");
+    json_decref(notes);
+    free_fake(f);
+}
+
 /* Words in a manifest that nobody wrote. */
 static void test_hostile_traits(void **unused)
 {
@@ -269,6 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_control_characters),
         cmocka_unit_test(test_hostile_traits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
