@@ -69,7 +69,7 @@ disk_image("declares40.ferry", 1 << 20, 4096, [chunk(0, 4096, declared)])
 EOF2
 /usr/bin/python3 forge.py || fail "forge.py"
 limited() { # COMMAND...: in 64 MiB beyond what the program itself takes, and a minute
-    (ulimit -v $((limit_kib)) && FERRY_RUNTIME_DIR=$T/a exec timeout 60 "$FERRY" "$@")
+    (ulimit -v "$limit_kib" && FERRY_RUNTIME_DIR=$T/a exec timeout 60 "$FERRY" "$@")
 }
 # What a whole image of 1 TiB of zeroes takes, with its threads, is what the others may take.
 limit_kib=400000
