@@ -6,15 +6,21 @@
 # exit 0 passed, 77 skipped (why: last line of its output), else failed.  A script that prints TAP
 # ("ok 1 - what", "not ok 2 - what", "not ok 3 # SKIP why") has each of its lines counted.
 # The last line is `N passed, N failed, N skipped`; the status is 0 if none failed.
+#
+# Tests of the kinds that leave the machine to others run side by side, one a CPU and at most four
+# (JOBS=N: so many); what each prints stays together.
 set -u
 cd "$(dirname "$0")/.."
 all_kinds=unit,model,machine,cli,guest,fuzz,linux
 passed=0 failed=0 skipped=0
 failures=()
-log=$(mktemp)
+work=$(mktemp -d)
+jobs=${JOBS:-$(nproc)}
+[ "$jobs" -le 4 ] || jobs=4
+declare -A running=() # pids of jobs, and where what they say is
 current=
-trap 'rm -f "$log"' EXIT
-trap '[ -z "$current" ] || kill "$current" 2> /dev/null; exit 130' INT TERM
+trap 'rm -rf "$work"' EXIT
+trap '[ ${#running[@]} = 0 ] || kill "${!running[@]}" 2> /dev/null; exit 130' INT TERM
 
 # Longest time a test may take, by its kind; sanitizers and slow machines are in it.
 limit_seconds() {
@@ -76,9 +82,13 @@ show_log() { # STATUS
     echo "     | status $1"
 }
 
-run_one() { # KIND LABEL COMMAND...
-    local kind=$1 label=$2 start=$EPOCHREALTIME status mark tries
-    shift 2
+# In a process of its own: what it says goes to $out.text, and its numbers to $out.counts.
+job() { # OUT KIND LABEL COMMAND...
+    local out=$1 kind=$2 label=$3 start=$EPOCHREALTIME status mark tries
+    shift 3
+    log=$out.log
+    trap - EXIT
+    trap '[ -z "$current" ] || kill "$current" 2> /dev/null; exit 130' INT TERM
     for ((tries = $(tries_of "$kind"); tries > 0; tries--)); do
         try_one "$kind" "$@"
         status=$?
@@ -86,7 +96,6 @@ run_one() { # KIND LABEL COMMAND...
         echo "again: $label failed under emulation, it gets a second try; the first:"
         show_log "$status"
     done
-    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     mark=ok
     [ "$s" = 0 ] || mark=skip
     [ "$f" = 0 ] || mark=FAIL
@@ -96,16 +105,46 @@ run_one() { # KIND LABEL COMMAND...
     [ "$s" = 0 ] || printf ', %d skipped' "$s"
     printf '%s\n' "${why:+ ($why)}"
     if [ "$f" != 0 ]; then
-        failures+=("$label")
         show_log "$status"
     elif [ "$s" != 0 ] && [ -z "$why" ]; then
         grep -E '# SKIP' "$log" | sed 's/^/     | /'
     fi
+    echo "$p $f $s $label" > "$out.counts"
+}
+
+# Wait for a job to end, show what it said, and count.
+collect() {
+    local pid out p=0 f=1 s=0 label='a job that died'
+    wait -n -p pid "${!running[@]}"
+    out=${running[$pid]}
+    unset "running[$pid]"
+    cat "$out.text"
+    [ ! -e "$out.counts" ] || read -r p f s label < "$out.counts"
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    [ "$f" = 0 ] || failures+=("$label")
+    rm -f "$out".*
+}
+
+run_one() { # KIND LABEL COMMAND...
+    local most out
+    case $1 in
+    unit | model | cli | fuzz) most=$jobs ;;
+    *) most=1 ;; # they have threads of their own, and look at the time
+    esac
+    while [ ${#running[@]} -ge "$most" ]; do
+        collect
+    done
+    out=$(mktemp "$work/XXXXXX")
+    job "$out" "$@" > "$out.text" 2>&1 &
+    running[$!]=$out
 }
 
 run_build() { # BUILD_DIR KINDS
     local build=$1 kinds=$2 kind test
     for kind in ${kinds//,/ }; do
+        while [ ${#running[@]} -gt 0 ]; do
+            collect
+        done
         for test in "$build/tests/$kind"/test_*; do
             [ -f "$test" ] && [ -x "$test" ] && run_one "$kind" "$test" "$test"
         done
@@ -121,6 +160,9 @@ for spec in "$@"; do
     *:*) run_build "${spec%%:*}" "${spec#*:}" ;;
     *) run_build "$spec" "$all_kinds" ;;
     esac
+done
+while [ ${#running[@]} -gt 0 ]; do
+    collect
 done
 [ ${#failures[@]} = 0 ] || printf 'failed: %s\n' "${failures[@]}"
 echo "$passed passed, $failed failed, $skipped skipped"
