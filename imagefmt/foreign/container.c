@@ -23,7 +23,7 @@
 #include "imagefmt/foreign/member.h"
 #include "imagefmt/foreign/sink.h"
 
-#define BLOCK_BYTES       512
+#define BLOCK_BYTES       UINT64_C(512)
 #define HEADER_ROOM_BYTES 4096                      /* with GNU's record for a long name */
 #define USTAR_MOST_BYTES  ((UINT64_C(1) << 33) - 1) /* eleven octal digits */
 #define SHORT_NAME_BYTES  100                       /* fits into every header as it is */

@@ -8,7 +8,7 @@
 #include "imagefmt/foreign/codec.h"
 #include "imagefmt/foreign/disk.h"
 
-#define VMDK_SECTOR               512
+#define VMDK_SECTOR               UINT64_C(512)
 #define VMDK_MAGIC                0x564d444bu /* "KDMV" */
 #define VMDK_GTES                 512         /* entries of one grain table */
 #define VMDK_GT_BYTES             ((size_t)VMDK_GTES * 4)

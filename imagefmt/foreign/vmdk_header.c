@@ -16,6 +16,8 @@
 
 #define DESCRIPTOR_FIRST_LINE "# Disk DescriptorFile"
 #define NO_PARENT             0xffffffffu
+#define HEADS                 UINT64_C(255) /* of the geometry in a descriptor that is written */
+#define TRACK_SECTORS         63
 
 /* ---- Header ---- */
 
@@ -236,7 +238,8 @@ void vmdk_compose_descriptor(const struct disk_write_options *options, const cha
                              const char *access, uint8_t *text)
 {
     const uint8_t *id = options->identity;
-    uint64_t sectors = options->size_bytes / VMDK_SECTOR, cylinders = sectors / (255 * 63);
+    uint64_t sectors = options->size_bytes / VMDK_SECTOR,
+             cylinders = sectors / (HEADS * TRACK_SECTORS);
     uint32_t cid = (uint32_t)id[0] << 24 | (uint32_t)id[1] << 16 | (uint32_t)id[2] << 8 | id[3];
     char long_id[33];
 
@@ -244,8 +247,8 @@ void vmdk_compose_descriptor(const struct disk_write_options *options, const cha
     for (int i = 0; i < 16; i++)
         snprintf(long_id + (size_t)2 * i, 3, "%02x", id[i]);
     snprintf(long_id + 24, 9, "%08x", cid); /* its end is the CID */
-    memset(text, 0, (size_t)VMDK_DESCRIPTOR_SECTORS * VMDK_SECTOR);
-    snprintf((char *)text, (size_t)VMDK_DESCRIPTOR_SECTORS * VMDK_SECTOR,
+    memset(text, 0, VMDK_DESCRIPTOR_SECTORS * VMDK_SECTOR);
+    snprintf((char *)text, VMDK_DESCRIPTOR_SECTORS * VMDK_SECTOR,
              DESCRIPTOR_FIRST_LINE "\n"
                                    "version=1\n"
                                    "CID=%08x\n"

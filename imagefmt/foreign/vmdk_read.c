@@ -67,7 +67,7 @@ static int read_footer(struct vmdk *v, struct ferry_error *err)
     uint8_t sector[VMDK_SECTOR];
     struct source *source = v->source;
 
-    if (source->size_bytes < (uint64_t)4 * VMDK_SECTOR || source->size_bytes % VMDK_SECTOR)
+    if (source->size_bytes < 4 * VMDK_SECTOR || source->size_bytes % VMDK_SECTOR)
         return ferry_refuse(err, -EBADMSG, source->about, "is cut short: its footer is missing");
     int error =
         source->pread(source, source->size_bytes - 2 * VMDK_SECTOR, sector, VMDK_SECTOR, err);

@@ -87,7 +87,8 @@ static int flush_stream_table(struct vmdk_writer *w, struct ferry_error *err)
 
     if (!error && at > UINT32_MAX)
         error = ferry_refuse(err, -EFBIG, w->sink->about, "would be larger than a VMDK may be");
-    w->gd[w->table] = (uint32_t)at;
+    if (!error)
+        w->gd[w->table] = (uint32_t)at;
     return error;
 }
 

@@ -10,6 +10,8 @@
 #include "tests/support/image_sample.h"
 #include "tests/support/patched.h"
 
+#define PAGE_BYTES UINT64_C(4096)
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static char folder[] = "/tmp/ferry-fuzz-chain.XXXXXX", base_path[64];
@@ -34,13 +36,13 @@ static void prepare(void)
     atexit(clean_up);
     snprintf(base_path, sizeof(base_path), "%s/base.ferry", folder);
     snprintf(sample.manifest, sizeof(sample.manifest), "{}");
-    sample_add(&sample, IMAGE_DISK, "vda", 41 * 4096 + 100, 4096, 1);
+    sample_add(&sample, IMAGE_DISK, "vda", 41 * PAGE_BYTES + 100, PAGE_BYTES, 1);
     CLEANUP_FD int fd = open(base_path, O_RDWR | O_CREAT | O_EXCL, 0600);
     if (fd < 0 || sample_write(&sample, fd, NULL, NULL, NULL) ||
         image_open_path(base_path, NULL, &base, NULL))
         abort();
-    memset(sample.sections[0].content + 7 * 4096, 3, 4096);
-    memset(sample.sections[0].content + 20 * 4096, 0, 3 * 4096);
+    memset(sample.sections[0].content + 7 * PAGE_BYTES, 3, PAGE_BYTES);
+    memset(sample.sections[0].content + 20 * PAGE_BYTES, 0, 3 * PAGE_BYTES);
     const struct image_writer_options options = {.base = base};
     child = sample_image(&sample, &options, &child_bytes);
     sample_free(&sample);

@@ -16,7 +16,8 @@
 #include "snapshot/overlay.h"
 #include "tests/support/image_sample.h"
 
-#define DISK_BYTES  (5 * OVERLAY_BLOCK_BYTES + 3 * 512) /* the last block is a short one */
+#define SECTOR      UINT64_C(512)
+#define DISK_BYTES  (5 * OVERLAY_BLOCK_BYTES + 3 * SECTOR) /* the last block is a short one */
 #define STORE_BYTES (16 * OVERLAY_BLOCK_BYTES)
 #define EVENTS      4096
 
