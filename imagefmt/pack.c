@@ -31,12 +31,12 @@ static int file_next_data(void *opaque, uint64_t *start, uint64_t *end)
     return 1;
 }
 
-struct pack_source pack_source_file(const int *fd, uint64_t size_bytes, const char *about)
+struct pack_source pack_source_file(int *fd, uint64_t size_bytes, const char *about)
 {
     return (struct pack_source){
         .read = file_read_chunk,
         .next_data = file_next_data,
-        .opaque = (void *)(uintptr_t)fd,
+        .opaque = fd,
         .size_bytes = size_bytes,
         .about = about,
     };

@@ -22,7 +22,7 @@ struct pack_source {
 
 /* A regular file or block device; holes (SEEK_HOLE) are not read.  fd stays the caller's, and *fd
  * where it is. */
-struct pack_source pack_source_file(const int *fd, uint64_t size_bytes, const char *about);
+struct pack_source pack_source_file(int *fd, uint64_t size_bytes, const char *about);
 
 /*
  * The content of source as a whole data section of w: begun and ended here.  What may be data is

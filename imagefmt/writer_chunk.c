@@ -202,7 +202,7 @@ static int take_slot(struct image_writer *w, uint64_t index, uint32_t size,
     int error = w->busy == w->slots_used ? write_oldest(w, err) : 0;
     if (error)
         return error;
-    struct encode_slot *slot = &w->slots[(w->oldest + w->busy) % w->slots_used];
+    struct encode_slot *slot = *out = &w->slots[(w->oldest + w->busy) % w->slots_used];
     slot->key = w->seal ? &w->seal->key : NULL;
     slot->section = w->table.count - 1;
     slot->not_sealed = false;
@@ -217,7 +217,6 @@ static int take_slot(struct image_writer *w, uint64_t index, uint32_t size,
     slot->zero = slot->kept = false;
     int found = keep_digest(&w->keep, index, slot->base_digest, err);
     slot->has_base = found > 0;
-    *out = slot;
     return found < 0 ? writer_broken(w, found) : 0;
 }
 

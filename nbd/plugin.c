@@ -20,7 +20,8 @@
 
 static struct {
     char *file;
-    const char *search[SEARCH_MAX];
+    char *folders[SEARCH_MAX];
+    const char *search[SEARCH_MAX]; /* the folders, as image_environment has them */
     size_t search_count;
     struct image_secret secret;
     bool no_check;
@@ -69,8 +70,10 @@ static int ferry_config(const char *key, const char *value)
         nbdkit_error("too many folders to search");
         return -1;
     }
-    config.search[config.search_count] = nbdkit_realpath(value);
-    return config.search[config.search_count++] ? 0 : -1;
+    char *folder = nbdkit_realpath(value);
+    config.search[config.search_count] = config.folders[config.search_count] = folder;
+    config.search_count++;
+    return folder ? 0 : -1;
 }
 
 static int ferry_config_complete(void)
@@ -116,7 +119,7 @@ static void ferry_unload(void)
 {
     free(config.file);
     for (size_t i = 0; i < config.search_count; i++)
-        free((void *)(uintptr_t)config.search[i]);
+        free(config.folders[i]);
     image_secret_wipe(&config.secret);
 }
 

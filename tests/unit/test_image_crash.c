@@ -85,31 +85,26 @@ static struct noted *note(enum call call, int fd)
     return n;
 }
 
-static void note_write(int fd, const struct iovec *iov, int count, uint64_t offset)
+static void note_write(int fd, const void *data, size_t size, uint64_t offset)
 {
     struct stat st;
 
     if (w.mode != NOTE || fstat(fd, &st) || !S_ISREG(st.st_mode))
         return;
-    for (int i = 0; i < count; i++) {
-        struct noted *n = note(CALL_WRITE, fd);
-        n->offset = offset;
-        n->size = iov[i].iov_len;
-        n->data = malloc(n->size + 1);
-        memcpy(n->data, iov[i].iov_base, n->size);
-        offset += n->size;
-    }
+    struct noted *n = note(CALL_WRITE, fd);
+    n->offset = offset;
+    n->size = size;
+    n->data = malloc(size + 1);
+    memcpy(n->data, data, size);
 }
 
 ssize_t __real_write(int fd, const void *data, size_t size);
 ssize_t __wrap_write(int fd, const void *data, size_t size);
 ssize_t __wrap_write(int fd, const void *data, size_t size)
 {
-    struct iovec iov = {(void *)(uintptr_t)data, size};
-
     if (fails())
         return -1;
-    note_write(fd, &iov, 1, (uint64_t)lseek(fd, 0, SEEK_CUR));
+    note_write(fd, data, size, (uint64_t)lseek(fd, 0, SEEK_CUR));
     return __real_write(fd, data, size);
 }
 
@@ -119,7 +114,11 @@ ssize_t __wrap_writev(int fd, const struct iovec *iov, int count)
 {
     if (fails())
         return -1;
-    note_write(fd, iov, count, (uint64_t)lseek(fd, 0, SEEK_CUR));
+    uint64_t offset = (uint64_t)lseek(fd, 0, SEEK_CUR);
+    for (int i = 0; i < count; i++) {
+        note_write(fd, iov[i].iov_base, iov[i].iov_len, offset);
+        offset += iov[i].iov_len;
+    }
     return __real_writev(fd, iov, count);
 }
 
