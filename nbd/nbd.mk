@@ -14,12 +14,15 @@ ifeq ($(shell pkg-config --exists nbdkit && echo yes)$(SAN),yes)
 all: $(NBD_PLUGIN)
 endif
 
+# nbdkit's macro defines a function that its headers do not declare.
+$(call pic,$(NBD_SRCS)): CFLAGS += -Wno-missing-prototypes
+
 $(O)/pic/%.o: %.c
 	@mkdir -p $(@D)
 	$(call quiet,CC,$< (pic))$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 
 # What is missing here would be missed when nbdkit loads it: tests/cli/serve.sh does.
 $(NBD_PLUGIN): $(call pic,$(READ_SRCS) $(NBD_SRCS))
-	$(call quiet,LD,$@)$(CC) $(LDFLAGS) -shared -o $@ $^ $(LDLIBS)
+	$(call quiet,LD,$@)$(CC) $(LDFLAGS) -shared -Wl,--as-needed -o $@ $^ $(FERRY_LDLIBS)
 
 -include $(patsubst %.o,%.d,$(call pic,$(READ_SRCS) $(NBD_SRCS)))
