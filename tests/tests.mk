@@ -114,6 +114,14 @@ bench-image:
 bench-image-run: all $(O)/tests/bench/read_at
 	@tests/bench/bench_image.py $(O)
 
+# Disks in other formats, and back, beside qemu-img; RUNS=N.
+bench-convert:
+	@tools/install-packages bench
+	@$(MAKE) --no-print-directory bench-convert-run
+
+bench-convert-run: all
+	@tests/bench/bench_convert.py $(O)
+
 # Each reader of the image and of foreign disks under libFuzzer for a minute.
 FUZZ_SMOKE := image index manifest chain qcow2 vmdk vmdk_stream vhd vhdx vdi ova xva oci ovf libvirt vmx
 fuzz-smoke:
