@@ -102,6 +102,8 @@ static int check_usage(const struct export *e, struct ferry_error *err)
                            "is for a single disk; %s takes all of a machine", e->to->name);
     if (!e->to->write)
         return ferry_usage(err, "--to", "%s is read, but not written", e->to->name);
+    if (o->verify && !e->to->open)
+        return ferry_usage(err, "--verify", "%s is written, but not read", e->to->name);
     if (o->check_only || !to_stdout(o))
         return 0;
     if (e->to->folder || !e->to->streams_out)

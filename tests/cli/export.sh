@@ -138,6 +138,7 @@ expect 1 "already" ferry export web.ferry out.libvirt --to libvirt
 [ -e out.libvirt/domain.xml ] || fail "a folder that was there is gone"
 expect 2 "is a folder" ferry export web.ferry - --to libvirt
 expect 2 "not a format" ferry export web.ferry x --to nothing
+expect 2 "written, but not read" ferry export web.ferry x.box --verify
 expect 1 "" ferry export web.ferry /nowhere/x.ova
 
 # Of a machine that runs, and goes on.
