@@ -25,9 +25,9 @@ background ferry serve two.ferry --socket "$T/nbd.sock"
 server=$background_pid
 wait_for 10 test -S nbd.sock
 uri="nbd+unix:///?socket=$T/nbd.sock"
-nbdinfo --list --json "$uri" > list || fail "nbdinfo"
+nbdinfo --no-content --list --json "$uri" > list || fail "nbdinfo"
 [ "$(python3 -c 'import json; print(*[e["export-name"] for e in json.load(open("list"))["exports"]])')" = "vda vdb" ] || fail "exports: $(cat list)"
-nbdinfo --json "$uri" > info || fail "nbdinfo"
+nbdinfo --no-content --json "$uri" > info || fail "nbdinfo"
 python3 -c 'import json; e = json.load(open("info"))["exports"][0]; assert e["is_read_only"] and e["can_multi_conn"] and e["export-size"] == 64 << 20, e' || fail "info: $(cat info)"
 nbdcopy --connections=4 "$uri" copy.raw || fail "nbdcopy"
 cmp copy.raw disk.raw || fail "what nbdcopy read"
