@@ -209,16 +209,22 @@ void bundle_file_close(struct bundle_file *file)
 
 /* ---- Reading back ---- */
 
-static int compare_disks(struct bundle *bundle, const uint8_t digests[LIMIT_DISKS][SHA256_BYTES],
+/* Every disk that was written comes back, once, with the content that it had. */
+static int compare_disks(struct bundle *bundle, uint32_t count,
+                         const uint8_t digests[LIMIT_DISKS][SHA256_BYTES],
                          struct progress *progress, struct ferry_error *err)
 {
     const struct disk_copy_options options = {.phase = "verify", .progress = progress};
     struct disk_copy_result result;
+    bool seen[LIMIT_DISKS] = {false};
     struct disk *disk = NULL;
     uint32_t index = 0;
     int more;
 
     while ((more = bundle->format->next_disk(bundle, &index, &disk, err)) > 0) {
+        if (index >= count || seen[index])
+            return ferry_fail(err, -EIO, NULL, "disk %u was not written like this", index);
+        seen[index] = true;
         int error = disk_digest(disk, disk->size_bytes, &options, &result, err);
         if (error)
             return error;
@@ -228,12 +234,15 @@ static int compare_disks(struct bundle *bundle, const uint8_t digests[LIMIT_DISK
                               "was kept",
                               index);
     }
+    for (uint32_t i = 0; !more && i < count; i++)
+        if (!seen[i])
+            return ferry_fail(err, -EIO, NULL, "disk %u does not come back; nothing was kept", i);
     return more ? more : bundle->format->finish(bundle, err);
 }
 
 int bundle_file_verify(const struct bundle_input *input, const struct bundle_format *format,
-                       const uint8_t digests[LIMIT_DISKS][SHA256_BYTES], struct progress *progress,
-                       struct ferry_error *err)
+                       uint32_t count, const uint8_t digests[LIMIT_DISKS][SHA256_BYTES],
+                       struct progress *progress, struct ferry_error *err)
 {
     struct bundle *bundle = NULL;
 
@@ -242,7 +251,7 @@ int bundle_file_verify(const struct bundle_input *input, const struct bundle_for
     int error = format->open(input, &bundle, err);
     if (error)
         return ferry_wrap(err, input->about, "cannot be read back");
-    error = compare_disks(bundle, digests, progress, err);
+    error = compare_disks(bundle, count, digests, progress, err);
     format->close(bundle);
     return error ? ferry_wrap(err, input->about, "cannot be read back") : 0;
 }

@@ -34,11 +34,11 @@ int bundle_file_format(const char *option, const char *name, const struct bundle
                        struct ferry_error *err);
 
 /*
- * Read a bundle that was just written back, and compare the content of its disks with digests:
- * FERRY_FAILED if they differ.
+ * Read a bundle that was just written back: its disks are `count`, and their content has these
+ * digests.  FERRY_FAILED if not.
  */
 int bundle_file_verify(const struct bundle_input *input, const struct bundle_format *format,
-                       const uint8_t digests[LIMIT_DISKS][SHA256_BYTES], struct progress *progress,
-                       struct ferry_error *err);
+                       uint32_t count, const uint8_t digests[LIMIT_DISKS][SHA256_BYTES],
+                       struct progress *progress, struct ferry_error *err);
 
 #endif

@@ -136,7 +136,8 @@ static int verify(struct export *e, const struct bundle_input *input, struct fer
 {
     if (!e->cli->verify)
         return 0;
-    return bundle_file_verify(input, e->to, e->result.digest, &e->progress, err);
+    return bundle_file_verify(input, e->to, e->source.guest.disk_count, e->result.digest,
+                              &e->progress, err);
 }
 
 static int write_stdout(struct export *e, struct ferry_error *err)
